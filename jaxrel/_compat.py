@@ -1,0 +1,125 @@
+"""The only file that knows jax versions.
+
+Everything here hides a difference between the two ends of the supported range (jax 0.10.2 and
+0.12.0.1), or an interface of jax that is public in neither ``jax`` nor ``jax.lax``:
+
+* ``ClosedJaxpr`` and ``Jaxpr`` are one class since 0.11; ``remat2`` carries an open jaxpr before.
+* ``scan`` says how many operands are constants and carries by ``ft_in`` since 0.11, by two integers
+  before.
+* Equations carry their context (mesh, compute type, metadata) in ``eqn.ctx``.
+
+Primitives are told apart by *name*: many have no public handle, and an unknown or renamed one ends
+in a loud :class:`jaxrel.errors.UnsupportedPrimitive`, never in a silent default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.custom_derivatives import SymbolicZero
+from jax.extend import core as jex_core
+from jax.extend import source_info_util
+
+Jaxpr = Any
+"""An open or closed jaxpr; :func:`open_jaxpr` tells them apart."""
+
+JaxprEqn = jex_core.JaxprEqn
+Literal = jex_core.Literal
+Var = jex_core.Var
+
+
+def open_jaxpr(jaxpr: Jaxpr) -> tuple[Any, Sequence[Any]]:
+    """Returns the open jaxpr and its constants, whichever class ``jaxpr`` is of."""
+    if isinstance(jaxpr, jex_core.ClosedJaxpr):
+        return jaxpr.jaxpr, jaxpr.consts
+    return jaxpr, ()
+
+
+def scan_arity(params: dict[str, Any]) -> tuple[int, int]:
+    """Returns how many operands of a ``scan`` are constants and how many are carries."""
+    if "ft_in" in params:
+        constants, carries, _ = (len(part) for part in params["ft_in"].unpack())
+        return constants, carries
+    return params["num_consts"], params["num_carry"]
+
+
+def scopes(eqn: JaxprEqn) -> tuple[str, ...]:
+    """Returns the names of the ``named_scope`` s around an equation, outermost first.
+
+    Transformations (``vmap``, ``jvp``) stand in the same stack and are left out.
+    """
+    stack = eqn.source_info.name_stack.stack
+    return tuple(entry.name for entry in stack if type(entry).__name__ == "Scope")
+
+
+def source_line(eqn: JaxprEqn) -> str:
+    """Returns ``file:line (function)`` of the user's code that made an equation."""
+    return source_info_util.summarize(eqn.source_info)
+
+
+def call_name(jaxpr: Jaxpr) -> str:
+    """Returns the name of the Python function that a call's jaxpr was traced from."""
+    return open_jaxpr(jaxpr)[0].debug_info.func_name
+
+
+def is_unspecified(sharding: Any) -> bool:
+    """Tells whether a sharding parameter of ``jit`` leaves the choice to the compiler."""
+    return sharding is None or type(sharding).__name__ == "UnspecifiedValue"
+
+
+def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    """Executes one equation on other operands, in its own context, and returns all results."""
+    primitive = eqn.primitive
+    with eqn.ctx.manager:
+        out = primitive.bind(*operands, **primitive.get_bind_params(eqn.params))
+    return list(out) if primitive.multiple_results else [out]
+
+
+@contextlib.contextmanager
+def at_source(eqn: JaxprEqn) -> Iterator[None]:
+    """Blames what is traced inside on the user's line that made ``eqn``."""
+    with source_info_util.user_context(eqn.source_info.traceback):
+        yield
+
+
+def instantiate(cotangent: Any) -> Any:
+    """Returns a symbolic zero as an array of zeros, anything else as it is."""
+    if isinstance(cotangent, SymbolicZero):
+        return jax.numpy.zeros(cotangent.shape, cotangent.dtype)
+    return cotangent
+
+
+def shard_map(fun: Any, params: dict[str, Any]) -> Any:
+    """Wraps ``fun`` as the ``shard_map`` equation with these parameters did its body."""
+    return jax.shard_map(
+        fun,
+        mesh=params["mesh"],
+        in_specs=tuple(params["in_specs"]),
+        out_specs=tuple(params["out_specs"]),
+        axis_names=frozenset(params["manual_axes"]),
+        check_vma=params["check_vma"],
+    )
+
+
+_CALL_JAXPR = {
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vmap_call": "call",
+    "composite": "jaxpr",
+    "jit": "jaxpr",
+}
+
+
+def call_jaxpr(eqn: JaxprEqn) -> Jaxpr:
+    """Returns the jaxpr that a call equation holds."""
+    return eqn.params[_CALL_JAXPR[eqn.primitive.name]]
+
+
+def custom_call_name(eqn: JaxprEqn) -> str:
+    """Returns the Python name of a call's function (``"relu"``), ``""`` for other equations."""
+    if eqn.primitive.name not in _CALL_JAXPR:
+        return ""
+    return str(eqn.params.get("name") or call_name(call_jaxpr(eqn)))

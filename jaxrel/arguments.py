@@ -1,0 +1,161 @@
+"""What a transformed function is called with and what it returns, checked as ``jax.grad`` checks.
+
+Only the explained arguments are flattened and traced. All others are handed to the function as they
+are, so that they may be models, strings or whatever it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+class Arguments:
+    """A call of ``fun`` with the explained arguments taken apart.
+
+    Attributes:
+      fun, args, kwargs: the call.
+      argnums: indices of the explained arguments, none negative.
+      leaves: their leaves.
+    """
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        args: tuple,
+        kwargs: Mapping[str, Any],
+        argnums: int | Sequence[int],
+    ):
+        """Takes the call apart.
+
+        Raises:
+          ValueError: ``argnums`` is out of range or names an argument twice.
+          TypeError: ``argnums`` is neither an integer nor a sequence of integers.
+        """
+        self.fun, self.args, self.kwargs = fun, args, kwargs
+        self.single = isinstance(argnums, int)
+        self.argnums = _indices(argnums, len(args), _name(fun))
+        explained = [args[k] for k in self.argnums]
+        self.leaves, self.tree = jax.tree.flatten(explained)
+
+    def __call__(self, leaves: Sequence[Any]) -> Any:
+        """Calls ``fun`` with other leaves for the explained arguments."""
+        args = list(self.args)
+        for k, value in zip(self.argnums, self.restore(leaves), strict=True):
+            args[k] = value
+        return self.fun(*args, **self.kwargs)
+
+    def restore(self, leaves: Sequence[Any]) -> list[Any]:
+        """Puts leaves together to the explained arguments."""
+        return jax.tree.unflatten(self.tree, leaves)
+
+    def select(self, results: list[Any]) -> Any:
+        """One result for an integer ``argnums``, a tuple for a sequence."""
+        return results[0] if self.single else tuple(results)
+
+    def check(self) -> None:
+        """Checks that every explained leaf is a real floating point array.
+
+        Raises:
+          TypeError: naming argument, leaf and dtype.
+        """
+        explained = [self.args[k] for k in self.argnums]
+        for k, tree in zip(self.argnums, explained, strict=True):
+            for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                _check_leaf(leaf, f"argument {k}{jax.tree_util.keystr(keys)}", _name(self.fun))
+
+
+def _name(fun: Any) -> str:
+    return getattr(fun, "__name__", type(fun).__name__)
+
+
+def _indices(argnums: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
+    wanted = (argnums,) if isinstance(argnums, int) else argnums
+    if isinstance(wanted, str) or not all(isinstance(k, int) for k in wanted):
+        raise TypeError(f"argnums: expected an int or a sequence of ints, got {argnums!r}.")
+    for k in wanted:
+        if not -count <= k < count:
+            raise ValueError(
+                f"argnums: {k} is out of range; {name} was called with {count} positional "
+                "arguments, and only those can be explained."
+            )
+    indices = tuple(k % count for k in wanted)
+    if len(set(indices)) < len(indices):
+        raise ValueError(f"argnums: {argnums!r} names an argument twice.")
+    return indices
+
+
+def _check_leaf(leaf: Any, where: str, name: str) -> None:
+    try:
+        dtype = jnp.result_type(leaf)
+    except TypeError:
+        raise TypeError(
+            f"relevance of {name}: {where} is of type {type(leaf).__name__}; only arrays of floats "
+            "can be explained."
+        ) from None
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        way_out = "Explain its real and imaginary parts, two real arguments."
+    elif not jnp.issubdtype(dtype, jnp.floating):
+        way_out = "Explain what is looked up with it (embeddings), a float."
+    else:
+        return
+    raise TypeError(
+        f"relevance of {name}: {where} has dtype {dtype}; relevance needs real floating point "
+        f"inputs. {way_out}"
+    )
+
+
+class SplitOutput:
+    """Splits what a function returns into arrays and the rest, and puts it together again."""
+
+    def __init__(self):
+        """Nothing is known before the function is traced."""
+        self.tree: Any = None
+        self.static: dict[int, Any] = {}
+        self.leaves: list[Any] = []
+        self.shapes: list[Any] = []
+
+    def split(self, out: Any) -> list[Any]:
+        """Flattens ``out``, keeping aside the leaves that are no arrays."""
+        leaves, self.tree = jax.tree.flatten(out)
+        self.static = {k: v for k, v in enumerate(leaves) if not _is_array(v)}
+        self.leaves = [v for k, v in enumerate(leaves) if k not in self.static]
+        self.shapes = [jax.typeof(v) for v in self.leaves]
+        return self.leaves
+
+    def restore(self, arrays: Sequence[Any]) -> Any:
+        """Puts other arrays in the places of those split off."""
+        rest = iter(arrays)
+        total = len(self.static) + len(self.leaves)
+        leaves = [self.static[k] if k in self.static else next(rest) for k in range(total)]
+        return jax.tree.unflatten(self.tree, leaves)
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | bool | int | float | complex) or hasattr(leaf, "dtype")
+
+
+def check_output(output: SplitOutput, has_aux: bool) -> None:
+    """Checks that the value to be explained is one array of real floats.
+
+    Raises:
+      TypeError: it is not, or ``has_aux`` is given and it is no pair.
+    """
+    children = jax.tree.structure(0) if output.tree is None else output.tree
+    if has_aux:
+        parts = children.children()
+        if len(parts) != 2:
+            raise TypeError("has_aux=True: the function must return a pair (array, auxiliary).")
+        children = parts[0]
+    if not jax.tree_util.treedef_is_leaf(children) or 0 in output.static:
+        hint = "" if has_aux else " (return the rest as auxiliary data with has_aux=True)"
+        raise TypeError(f"The function must return one array of floats{hint}; got {children}.")
+    aval = output.shapes[0]
+    if not jnp.issubdtype(aval.dtype, jnp.floating):
+        raise TypeError(
+            f"The function returned dtype {aval.dtype}; only real floating point values can be "
+            "explained."
+        )

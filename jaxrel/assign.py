@@ -1,0 +1,108 @@
+"""Which rule each step of a plan gets, decided before anything runs.
+
+Everything that cannot be explained raises here, by name and place, and a match that matches nothing
+is named in a warning.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from .errors import UnsupportedPrimitive, UnusedMatchWarning
+from .matching import specificity
+from .plan.primitives import OPAQUE
+from .plan.steps import Plan, Step
+from .rules import RuleFunction
+from .rulesets import RuleSet, describe
+
+Assignment = dict[int, RuleFunction | None]
+"""Rule by ``id`` of the step; None: the plain VJP."""
+
+
+def assign(plan: Plan, rules: RuleSet) -> Assignment:
+    """Chooses the rule of every step of ``plan``, nested plans included.
+
+    Returns:
+      Rules by ``id(step)``; None where the rule is the plain VJP on its step, so that the step can
+      be executed as it is. A control step is among them only where an override names it: a custom
+      derivative call given a rule as a whole.
+
+    Raises:
+      UnsupportedPrimitive: a live step has no rule.
+    """
+    chosen: Assignment = {}
+    used: set[int | None] = set()
+    _choose(plan, rules, chosen, used)
+    _warn_of_unused(plan, rules, used)
+    return chosen
+
+
+def _choose(plan: Plan, rules: RuleSet, chosen: Assignment, used: set[int | None]) -> None:
+    for step in plan.steps:
+        if step.kind == "constant":
+            continue
+        rule, override = rules.choose(step)
+        if step.kind == "control" and override is None:
+            for body in step.bodies:
+                _choose(body, rules, chosen, used)
+            continue
+        used.add(override)
+        if rule is None:
+            raise _unsupported(step)
+        chosen[id(step)] = None if is_gradient(rule, step) else rule
+
+
+def is_gradient(rule: Any, step: Step) -> bool:
+    """Tells whether ``rule`` is the plain VJP on ``step``."""
+    ask = getattr(rule, "is_gradient", None)
+    return ask is not None and ask(step.homogeneous, step.variant)
+
+
+def is_plain(plan: Plan, chosen: Assignment) -> bool:
+    """Tells whether every step of ``plan`` gets the plain VJP, so that it can run as it was."""
+    for step in plan.steps:
+        if chosen.get(id(step)) is not None:
+            return False
+        if id(step) not in chosen and not all(is_plain(body, chosen) for body in step.bodies):
+            return False
+    return True
+
+
+def _unsupported(step: Step) -> UnsupportedPrimitive:
+    name = step.nodes[-1].name
+    if name == "while":
+        reason = "a while loop over a value that depends on the explained input cannot be reversed."
+        way_out = (
+            "Use lax.scan, lax.fori_loop with static bounds, or stop_gradient on what enters it."
+        )
+    elif name in OPAQUE:
+        reason = "an opaque call on a value that depends on the explained input."
+        way_out = (
+            "Put stop_gradient on what enters it, or wrap it in jax.custom_vjp and give that "
+            'function a rule by name: rules | {"its_name": Gradient()}.'
+        )
+    else:
+        reason = "no rule is known for this operation on a live value."
+        way_out = f'Name one: rules | {{"{name}": Gradient()}} takes its plain VJP.'
+    return UnsupportedPrimitive(name, step.location, step.source, reason, way_out)
+
+
+def _warn_of_unused(plan: Plan, rules: RuleSet, used: set[int | None]) -> None:
+    for index, (match, rule) in enumerate(rules.overrides):
+        if index in used:
+            continue
+        hit = [step for step in plan.walk() if specificity(match, step)]
+        if not hit:
+            why = "matches no step of this function"
+        elif any(id(m) != id(match) and specificity(m, s) for s in hit for m, _ in rules.overrides):
+            why = "is overridden by other matches wherever it applies"
+        else:
+            kinds = ", ".join(sorted({step.kind for step in hit}))
+            why = f"matches only steps of kind {kinds}, for which the rule has no formula"
+        warnings.warn(
+            f"rules: {str(match)!r} -> {describe(rule)} {why}; summary(fun, rules)(*args) "
+            "shows the steps and their names.",
+            UnusedMatchWarning,
+            stacklevel=5,
+        )

@@ -1,0 +1,27 @@
+"""The errors and warnings of jaxrel: sentences that name what, where, and the way out."""
+
+from __future__ import annotations
+
+
+class UnsupportedPrimitive(NotImplementedError):  # noqa: N818 - a name of the public interface
+    """A step on a live value (one that depends on an explained input) that no rule explains.
+
+    Attributes:
+      primitive: name of the jax primitive.
+      path: layer path, ``""`` outside any layer.
+      source: ``file:line (function)`` of the code that called it.
+    """
+
+    def __init__(self, primitive: str, path: str, source: str, reason: str, way_out: str):
+        """Composes the message from its parts."""
+        self.primitive, self.path, self.source = primitive, path, source
+        where = f"in layer {path!r}" if path else "outside any named layer"
+        super().__init__(f"{primitive!r} {where}, at {source}: {reason} {way_out}")
+
+
+class RuleError(TypeError):
+    """A rule was given to a step of a kind it has no formula for, or returned the wrong thing."""
+
+
+class UnusedMatchWarning(UserWarning):
+    """A match of a rule set matched no step of the function that was explained."""

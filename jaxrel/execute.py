@@ -1,0 +1,198 @@
+"""From a plan to values, with the rules' VJPs.
+
+The plan is traced again. A step whose rule is the plain VJP is bound as it was; any other runs inside
+a ``jax.custom_vjp`` whose backward pass is its rule. jit, vmap, grad of relevance, scan, remat and
+sharding then come from JAX.
+
+Two things keep relevance differentiable:
+
+* The forward pass calls the *original* operations, not the custom_vjp function itself. Differentiating
+  the residuals then follows the true derivative; calling itself would follow the rule, silently.
+* Everything a rule reads, its hyper-parameters included, is an explicit argument: it may be a tracer
+  of an outer grad, vmap or scan.
+
+Operands that are not live (weights) get the plain VJP, and only when somebody differentiates them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+from . import _compat
+from .assign import Assignment
+from .candidates import candidates
+from .control import CONTROL_FLOW
+from .errors import RuleError
+from .plan.primitives import OPAQUE
+from .plan.steps import Plan, Step
+from .rules import View
+from .rulesets import describe
+
+
+def evaluate(plan: Plan, chosen: Assignment, arguments: Sequence[Any]) -> list[Any]:
+    """Runs ``plan`` on ``arguments`` and returns its outputs.
+
+    Args:
+      plan: what to do.
+      chosen: the rule of each step, from :func:`jaxrel.assign.assign`.
+      arguments: values of the plan's inputs.
+    """
+    env = {**plan.constants, **dict(zip(plan.inputs, arguments, strict=True))}
+    for step in plan.steps:
+        values = [env[value] for value in step.operands]
+        with jax.named_scope(step.location) if step.path else _nowhere:
+            results = _run(step, chosen, values)
+        env.update(zip(step.results, results, strict=True))
+    return [env[value] for value in plan.outputs]
+
+
+class _Nowhere:
+    def __enter__(self):
+        return None
+
+    def __exit__(self, *_):
+        return None
+
+
+_nowhere = _Nowhere()
+
+
+def _run(step: Step, chosen: Assignment, values: list[Any]) -> Sequence[Any]:
+    with _compat.at_source(step.nodes[-1].eqn):
+        if step.kind == "control" and id(step) not in chosen:
+            run_body = lambda body, args: evaluate(body, chosen, args)  # noqa: E731
+            return CONTROL_FLOW[step.variant](step, chosen, values, run_body)
+        if step.kind == "constant" and step.nodes[0].name in OPAQUE:
+            values = [lax.stop_gradient(v) if _is_float(v) else v for v in values]
+        rule = chosen.get(id(step))
+        return run_nodes(step, values) if rule is None else _with_rule(step, rule, values)
+
+
+def _is_float(value: Any) -> bool:
+    return jax.dtypes.issubdtype(jax.numpy.result_type(value), jax.numpy.inexact)
+
+
+def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
+    """Executes the nodes of a step on the values of its operands, as they are."""
+    if len(step.nodes) == 1:
+        return _compat.bind(step.nodes[0].eqn, values)
+    env = dict(zip(step.operands, values, strict=True))
+    for node in step.nodes:
+        results = _compat.bind(node.eqn, [env[value] for value in node.operands])
+        env.update(zip(node.results, results, strict=True))
+    return [env[value] for value in step.results]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Differentiated:
+    """Which operands an enclosing differentiation asks for, kept with the residuals."""
+
+    operands: tuple[bool, ...]
+
+
+def _with_rule(step: Step, rule: Any, values: list[Any]) -> list[Any]:
+    leaves, rebuild = _hyperparameters(rule)
+
+    @jax.custom_vjp
+    def run(leaves: list[Any], values: list[Any]) -> list[Any]:
+        del leaves
+        return run_nodes(step, values)
+
+    def forward(leaves: list[Any], values: list[Any]):
+        asked = _Differentiated(tuple(v.perturbed for v in values))
+        leaves, values = [v.value for v in leaves], [v.value for v in values]
+        results = run_nodes(step, values)  # never run(): see the module's docstring
+        return results, (leaves, values, results, asked)
+
+    def backward(residuals: Any, m: list[Any]):
+        leaves, values, results, asked = residuals
+        m = [_compat.instantiate(part) for part in m]
+        with jax.named_scope(step.location) if step.path else _nowhere:
+            sent = _apply(step, rebuild(leaves), values, results, m)
+            sent.update(_plain(step, values, m, asked))
+        return None, [sent.get(k) for k in range(len(values))]
+
+    run.defvjp(forward, backward, symbolic_zeros=True)
+    return run(leaves, values)
+
+
+def _hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+    """The leaves of a rule that are arrays (they may be tracers), and how to put them back.
+
+    Python numbers stay in the rule: there is nothing to differentiate or batch, and a rule may look
+    at them.
+    """
+    if not dataclasses.is_dataclass(rule):
+        return [], lambda _: rule
+    leaves, structure = jax.tree.flatten(rule)
+    arrays = [k for k, leaf in enumerate(leaves) if not isinstance(leaf, int | float)]
+
+    def rebuild(values: Sequence[Any]) -> Any:
+        new = list(leaves)
+        for k, value in zip(arrays, values, strict=True):
+            new[k] = value
+        return jax.tree.unflatten(structure, new)
+
+    return [leaves[k] for k in arrays], rebuild
+
+
+def _apply(step: Step, rule: Any, values: Sequence, results: Sequence, m: list) -> dict[int, Any]:
+    """What ``rule`` sends to each live operand, by position; checked."""
+    single = len(results) == 1
+
+    def function(*live: Any) -> Any:
+        replaced = list(values)
+        for k, value in zip(step.live, live, strict=True):
+            replaced[k] = value
+        out = run_nodes(step, replaced)
+        return out[0] if single else tuple(out)
+
+    eqn = step.nodes[-1].eqn
+    is_maximum = step.kind == "maximum" and step.variant != "selection"
+    view = View(
+        function=function,
+        inputs=tuple(values[k] for k in step.live),
+        output=results[0] if single else tuple(results),
+        candidates=candidates(eqn.primitive.name, eqn.params) if is_maximum else None,
+        minimum=eqn.primitive.name.endswith("min"),
+        variant=step.variant,
+        homogeneous=step.homogeneous,
+        nonneg=step.nonneg,
+    )
+    sent = rule(view, m[0] if single else tuple(m))
+    sent = sent if isinstance(sent, tuple | list) else (sent,)
+    if len(sent) != len(view.inputs):
+        raise RuleError(
+            f"{describe(rule)} returned {len(sent)} multipliers for a {step.kind} step "
+            f"({step.operation}, {step.location or 'no layer'}) with {len(view.inputs)} live inputs."
+        )
+    for given, x in zip(sent, view.inputs, strict=True):
+        if given is not None and (given.shape, given.dtype) != (x.shape, x.dtype):
+            raise RuleError(
+                f"{describe(rule)} returned a multiplier {given.dtype}{given.shape} for an input "
+                f"{x.dtype}{x.shape} of a {step.kind} step ({step.operation}, "
+                f"{step.location or 'no layer'})."
+            )
+    return dict(zip(step.live, sent, strict=True))
+
+
+def _plain(step: Step, values: Sequence, m: list, asked: _Differentiated) -> dict[int, Any]:
+    """The plain VJP for operands that are not live but are differentiated all the same."""
+    others = [k for k, wanted in enumerate(asked.operands) if wanted and k not in step.live]
+    if not others:
+        return {}
+
+    def function(*operands: Any) -> list[Any]:
+        replaced = list(values)
+        for k, value in zip(others, operands, strict=True):
+            replaced[k] = value
+        return run_nodes(step, replaced)
+
+    _, pullback = jax.vjp(function, *(values[k] for k in others))
+    return dict(zip(others, pullback(m), strict=True))

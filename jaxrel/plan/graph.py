@@ -1,0 +1,145 @@
+"""A jaxpr as a flat graph of numbered values.
+
+Jaxprs nest: ``jax.nn.silu`` is a ``jit`` call, ``jnp.where`` another inside it, and one and the same
+inner jaxpr object may be called many times. Patterns such as gelu or softmax cross these borders, so
+``jit`` is unfolded: every call makes fresh value numbers, and a node remembers the calls it stood in
+(their names are what ``RuleSet | {"silu": ...}`` matches). Loops, branches, ``checkpoint``, custom
+derivatives and calls with explicit shardings stay whole; they become nested plans.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .. import _compat
+from .primitives import CALLS
+
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Node:
+    """One equation with its values numbered.
+
+    Attributes:
+      eqn: the equation, to be bound again on other values.
+      name: the primitive's name.
+      operands: value numbers read, literals and constants included.
+      results: value numbers made.
+      path: raw scope names from the outside in.
+      calls: ``(name, number)`` of the unfolded calls around the equation, outermost first.
+    """
+
+    eqn: Any
+    name: str
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    path: Path
+    calls: tuple[tuple[str, int], ...]
+
+
+@dataclasses.dataclass(slots=True)
+class Graph:
+    """The nodes of a jaxpr in order of execution.
+
+    Attributes:
+      nodes: without those that nothing needs.
+      inputs: value numbers of the jaxpr's arguments.
+      outputs: value numbers of its results.
+      constants: values of literals and closed-over constants by number.
+      avals: shape and dtype of each value number.
+    """
+
+    nodes: list[Node]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    constants: dict[int, Any]
+    avals: dict[int, Any]
+
+
+def flatten(jaxpr: Any, path: Path = (), calls: tuple[tuple[str, int], ...] = ()) -> Graph:
+    """Numbers the values of ``jaxpr``, unfolds its ``jit`` calls, and drops dead nodes.
+
+    Args:
+      jaxpr: open or closed.
+      path: scope names around the whole.
+      calls: calls around the whole.
+    """
+    graph = Graph([], (), (), {}, {})
+    _Flattener(graph).run(jaxpr, path, calls)
+    graph.nodes = list(_needed(graph))
+    return graph
+
+
+class _Flattener:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.values = itertools.count()
+        self.call_numbers = itertools.count()
+
+    def run(self, jaxpr: Any, path: Path, calls: tuple) -> None:
+        inner, consts = _compat.open_jaxpr(jaxpr)
+        inputs = [self.number(var.aval) for var in inner.invars]
+        self.graph.inputs = tuple(inputs)
+        self.graph.outputs = tuple(self.walk(inner, consts, inputs, path, calls))
+
+    def number(self, aval: Any) -> int:
+        value = next(self.values)
+        self.graph.avals[value] = aval
+        return value
+
+    def constant(self, content: Any, aval: Any) -> int:
+        value = self.number(aval)
+        self.graph.constants[value] = content
+        return value
+
+    def walk(self, jaxpr: Any, consts: Sequence, inputs: Sequence[int], path: Path, calls: tuple):
+        env: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for var, content in zip(jaxpr.constvars, consts, strict=True):
+            env[var] = self.constant(content, var.aval)
+
+        def read(atom: Any) -> int:
+            if isinstance(atom, _compat.Literal):
+                return self.constant(atom.val, atom.aval)
+            return env[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = tuple(read(atom) for atom in eqn.invars)
+            where = path + _compat.scopes(eqn)
+            if _unfolds(eqn):
+                body, body_consts = _compat.open_jaxpr(eqn.params[CALLS[eqn.primitive.name]])
+                frame = (str(eqn.params.get("name", "")), next(self.call_numbers))
+                results = self.walk(body, body_consts, operands, where, (*calls, frame))
+            else:
+                results = [self.number(var.aval) for var in eqn.outvars]
+                node = Node(eqn, eqn.primitive.name, operands, tuple(results), where, calls)
+                self.graph.nodes.append(node)
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+
+def _unfolds(eqn: Any) -> bool:
+    if eqn.primitive.name == "closed_call":
+        return True
+    if eqn.primitive.name != "jit":
+        return False
+    shardings = (*eqn.params["in_shardings"], *eqn.params["out_shardings"])
+    return all(_compat.is_unspecified(sharding) for sharding in shardings)
+
+
+def _needed(graph: Graph) -> Iterator[Node]:
+    """The nodes that the outputs or a side effect depend on.
+
+    Consumers are counted to find patterns, so code that computes something and drops it must not
+    count.
+    """
+    needed = set(graph.outputs)
+    kept = []
+    for node in reversed(graph.nodes):
+        if node.eqn.effects or not needed.isdisjoint(node.results):
+            needed.update(node.operands)
+            kept.append(node)
+    return reversed(kept)

@@ -1,0 +1,151 @@
+"""Elementwise functions of one live value that are written as several operations.
+
+A *join* is a node where paths that split from one value meet again: ``x * sigmoid(x)``,
+``where(x > 0, x, a * expm1(x))``, gelu. If everything between the nearest common ancestor and the
+meeting point is elementwise, the whole is one nonlinearity. A *chain* is the same without a split,
+and is only taken for one function where its last part is singular at 0 and would make no sense
+alone: ``1 / (1 + exp(-x))``, ``log(1 + exp(x))``.
+"""
+
+from __future__ import annotations
+
+from .graph import Node
+from .primitives import SINGULAR_AT_ZERO
+from .steps import Group
+from .view import ROOT, GraphView
+
+_LINEAR_IN_JOIN = frozenset(
+    [
+        "add",
+        "sub",
+        "neg",
+        "convert_element_type",
+        "copy",
+        "copy_p",
+        "add_any",
+        "reduce_precision",
+        "name",
+    ]
+)
+
+
+def find_joins(view: GraphView) -> dict[int, Group]:
+    """Finds the nonlinearities made of several nodes, by the index of their last node.
+
+    Joins within joins are found too; the one that ends last and holds the others is used.
+    """
+    groups: dict[int, Group] = {}
+    for index, node in enumerate(view.graph.nodes):
+        dependent = [v for v in node.operands if view.facts[v].depends]
+        if not any(view.facts[v].live for v in node.results):
+            continue
+        if len(dependent) >= 2:
+            group = _join(view, index, dependent)
+        elif _is_singular(view, node) and dependent:
+            group = _chain(view, index, dependent[0])
+        else:
+            group = None
+        if group is not None:
+            groups[index] = group
+    return groups
+
+
+def _join(view: GraphView, index: int, dependent: list[int]) -> Group | None:
+    for relation in ("depends", "live"):
+        start = view.common_ancestor(dependent, relation) if dependent else ROOT
+        if start == ROOT or not view.facts[start].live:
+            continue
+        region = view.elementwise_region(index, start)
+        if region is not None:
+            return None if _is_linear(view, region) else _nonlinearity(view, region, start)
+        dependent = [v for v in dependent if view.facts[v].live]
+    return None
+
+
+def _is_singular(view: GraphView, node: Node) -> bool:
+    """Tells whether a function of one live value has a pole at 0 (or is half of a softplus)."""
+    if node.name in SINGULAR_AT_ZERO:
+        return True
+    if node.name == "integer_pow":
+        return node.eqn.params["y"] < 0
+    return node.name == "div" and view.live(node) == [1]
+
+
+def _chain(view: GraphView, index: int, value: int) -> Group | None:
+    """The longest elementwise region that ends in node ``index``, if it has more than one node."""
+    best: tuple[tuple[int, ...], int] | None = None
+    tree = view.dependence_dominator
+    while value != ROOT and view.facts[value].live:
+        region = view.elementwise_region(index, value)
+        if region is None:
+            break
+        best = (region, value)
+        value = tree[value][0]
+    if best is None or len(best[0]) == 1:
+        return None
+    return _nonlinearity(view, *best)
+
+
+def _is_linear(view: GraphView, region: tuple[int, ...]) -> bool:
+    """Tells whether every node of a join is linear: ``a x + b x`` is no nonlinearity."""
+    for index in region:
+        node = view.graph.nodes[index]
+        dependent = [v for v in node.operands if view.facts[v].depends]
+        scaling = node.name in ("mul", "select_n") and len(dependent) == 1
+        scaling = scaling or (node.name == "div" and dependent == [node.operands[0]])
+        if not (scaling or node.name in _LINEAR_IN_JOIN):
+            return False
+    return True
+
+
+def _nonlinearity(view: GraphView, region: tuple[int, ...], start: int) -> Group:
+    return Group("nonlinearity", region, (start,), homogeneous=is_homogeneous(view, region, start))
+
+
+def is_homogeneous(view: GraphView, region: tuple[int, ...], start: int) -> bool:
+    """Tells whether a region is positively homogeneous: f(cx) = c f(x) for every c > 0.
+
+    Then f(x) / x = f'(x) wherever x != 0 (Euler), and the slope rule is the gradient. Each value
+    gets a degree: 1 for what scales with x, 0 for what stays (signs, comparisons with 0), None for
+    neither.
+    """
+    degree: dict[int, int | None] = {start: 1}
+    for index in region:
+        node = view.graph.nodes[index]
+        degree[node.results[0]] = _degree(view, index, degree)
+    return degree[view.graph.nodes[region[-1]].results[0]] == 1
+
+
+def _degree(view: GraphView, index: int, degree: dict[int, int | None]) -> int | None:
+    node = view.graph.nodes[index]
+    operands = [_operand_degree(view, v, degree) for v in node.operands]
+    scaled = [d for d in operands if d != "zero"]  # 0 has every degree
+    if index in view.elementwise_calls:
+        return None
+    match node.name:
+        case "abs" | "neg" | "convert_element_type" | "copy" | "copy_p" | "name":
+            return operands[0]
+        case "max" | "min" | "add" | "sub" | "add_any":
+            return 1 if scaled and all(d == 1 for d in scaled) else None
+        case "mul":
+            return sum(operands) if {*operands} <= {0, 1} else None
+        case "div":
+            return 1 if operands == [1, 0] else None
+        case "select_n":
+            cases = [d for d in operands[1:] if d != "zero"]
+            return 1 if operands[0] == 0 and cases and all(d == 1 for d in cases) else None
+        case "gt" | "ge" | "lt" | "le" | "eq" | "ne":
+            return 0 if all(d == 1 for d in scaled) else None
+        case "sign":
+            return 0 if operands == [1] else None
+        case _:
+            return None
+
+
+def _operand_degree(view: GraphView, value: int, degree: dict[int, int | None]):
+    if value in degree:
+        return degree[value]
+    if view.facts[value].depends:
+        return None
+    content = view.literal(value)
+    return "zero" if content is not None and content == 0 else 0

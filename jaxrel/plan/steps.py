@@ -1,0 +1,128 @@
+"""The data of a plan: facts about values, groups of nodes, steps.
+
+A :class:`Step` is what one rule applies to. It is plain data, can be printed, and is tested without
+running anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .graph import Node, Path
+
+
+class Fact(NamedTuple):
+    """What is known of a value before anything runs.
+
+    Attributes:
+      live: depends on an explained input through something differentiable.
+      depends: depends on an explained input in any way (a comparison, an argmax ...).
+      nonneg: every element is known to be >= 0.
+      first: reads an explained input through structural and constant affine operations only.
+      origin: path of the parameter leaf it was made from alone, where that has a name.
+    """
+
+    live: bool = False
+    depends: bool = False
+    nonneg: bool = False
+    first: bool = False
+    origin: Path = ()
+
+
+CONSTANT = Fact()
+INPUT = Fact(live=True, depends=True, first=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """Nodes that one step executes together.
+
+    Attributes:
+      kind: kind of the step.
+      variant: finer kind within ``kind``, or ``""``.
+      nodes: indices into the graph's nodes, in order; the last one makes the results.
+      live: value numbers of the step's live operands; empty: the live operands of its only node.
+      homogeneous: f(cx) = c f(x) for every c > 0.
+    """
+
+    kind: str
+    nodes: tuple[int, ...]
+    live: tuple[int, ...] = ()
+    variant: str = ""
+    homogeneous: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to execute, and what a rule set can match it by.
+
+    Attributes:
+      kind: ``matmul``, ``nonlinearity``, ``maximum``, ``product``, ``quotient``,
+        ``normalization``, ``softmax``, ``sum``, ``linear``, ``other``, ``control``, or ``constant``
+        (nothing live goes in or comes out).
+      variant: ``dense`` or ``conv`` (matmul), ``attention`` or ``gate`` (product), ``selection``
+        (maximum), ``statistic`` or ``scale`` (normalization), or ``""``.
+      operation: how a person would name it, ``silu`` or ``dot_general+add``.
+      names: primitive and call names by which a rule set may match it.
+      path: layer path, normalised.
+      nodes: what is executed, in order.
+      operands: value numbers read; with one node, in its own order.
+      live: positions of the live operands in ``operands``, in the order rules see them.
+      results: value numbers made.
+      first: a matmul that reads an explained input through structural operations only.
+      nonneg: for each live operand whether it is known to be >= 0.
+      homogeneous: see :class:`Group`.
+      bodies: nested plans of a control step.
+      shapes: shapes of the live operands and of the results, for people.
+      source: where the user's code made it.
+    """
+
+    kind: str
+    variant: str
+    operation: str
+    names: frozenset[str]
+    path: Path
+    nodes: tuple[Node, ...]
+    operands: tuple[int, ...]
+    live: tuple[int, ...]
+    results: tuple[int, ...]
+    first: bool = False
+    nonneg: tuple[bool, ...] = ()
+    homogeneous: bool = False
+    bodies: tuple[Plan, ...] = ()
+    shapes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    source: str = ""
+
+    @property
+    def location(self) -> str:
+        """The layer path as text, ``"Block_0/Dense_1"``."""
+        return "/".join(self.path)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Steps in order of execution, and where values come from and go to.
+
+    Attributes:
+      steps: what to do.
+      inputs: value numbers of the arguments.
+      outputs: value numbers of the results.
+      constants: literals and closed-over values by number.
+      live_outputs: for each output whether it is live.
+    """
+
+    steps: tuple[Step, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    constants: dict[int, Any]
+    live_outputs: tuple[bool, ...]
+
+    def walk(self) -> Iterator[Step]:
+        """Every step that a rule can apply to, nested ones after the step that holds them."""
+        for step in self.steps:
+            if step.kind != "constant":
+                yield step
+            for body in step.bodies:
+                yield from body.walk()

@@ -1,0 +1,154 @@
+"""What a rule is, and what it sees of the step it is applied to.
+
+A rule maps the multiplier m = R / x of a step's output to those of its live inputs. It is a function
+``rule(view, m) -> multipliers``; the ones here are small frozen dataclasses, registered as pytrees
+whose leaves are the hyper-parameters, so that these can be traced, swept by ``vmap`` and trained.
+Rules know no jaxpr: everything they may ask of their step is in a :class:`View`.
+
+A rule of one's own is any callable of that signature:
+
+    def half_gradient(view, m):
+        return tuple(0.5 * v for v in view.vjp(m))
+
+    relevance(fun, RuleSet() | {"tanh": half_gradient})
+
+It is applied forwards only: it is never differentiated into a wrong answer, since the residuals it
+reads (``view.inputs``, ``view.output``) carry the true derivatives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What a rule sees of its step.
+
+    Attributes:
+      function: the step as a function of its live inputs, everything else being constant.
+      inputs: values of the live inputs. For a product that has attention weights or a gate on one
+        side, that side comes first.
+      output: value of the step; a tuple for steps with several outputs.
+      candidates: for a maximum, the linear map from the inputs to a stack ``(k, *output.shape)`` of
+        the values it is taken of (padding is -inf for max, +inf for min); else None.
+      minimum: whether the maximum is a minimum.
+      variant: ``"dense"``, ``"conv"``, ``"attention"``, ``"gate"``, ``"selection"``,
+        ``"statistic"``, ``"scale"`` or ``""``.
+      homogeneous: whether f(cx) = c f(x) for all c > 0.
+      nonneg: for each input whether it is known to be >= 0.
+    """
+
+    function: Callable[..., Any]
+    inputs: tuple[jax.Array, ...]
+    output: Any
+    candidates: Callable[..., jax.Array] | None = None
+    minimum: bool = False
+    variant: str = ""
+    homogeneous: bool = False
+    nonneg: tuple[bool, ...] = ()
+
+    def vjp(self, m: Any) -> tuple[jax.Array, ...]:
+        """The plain VJP: what the gradient would send to each input."""
+        _, pullback = jax.vjp(self.function, *self.inputs)
+        return pullback(m)
+
+
+class RuleFunction(Protocol):
+    """The signature of a rule."""
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """Maps the multiplier of the output to those of the inputs.
+
+        Args:
+          view: the step.
+          m: multiplier of the output, of its shape; a tuple for several outputs.
+
+        Returns:
+          A tuple with one multiplier for each of ``view.inputs``, of its shape (None for zero); or
+          the multiplier itself where there is one input.
+        """
+        ...
+
+
+class Rule:
+    """Base class of the rules in this package; a :class:`RuleFunction` with a declared domain.
+
+    Attributes:
+      kinds: kinds of steps the rule has a formula for; empty: any.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset()
+
+    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
+        """Tells whether the rule is the plain VJP on a step with these properties.
+
+        Such steps are executed as they are: nothing is added to what ``jax.grad`` does.
+        """
+        del homogeneous, variant
+        return False
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        raise TypeError(f"{type(self).__name__} is abstract")
+
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True)
+def rule(*kinds: str) -> Callable[[type[T]], type[T]]:
+    """Makes a class a rule: a frozen dataclass and a pytree, for steps of the given kinds.
+
+    Fields whose annotation is ``bool`` or ``str`` choose between formulas and are static; all
+    others are hyper-parameters and leaves of the pytree.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        cls.kinds = frozenset(kinds)  # type: ignore[attr-defined]
+        cls = dataclasses.dataclass(frozen=True)(cls)
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        static = [f.name for f in fields if f.type in ("bool", "str", bool, str)]
+        leaves = [f.name for f in fields if f.name not in static]
+        return jax.tree_util.register_dataclass(cls, leaves, static)
+
+    return decorate
+
+
+@rule()
+class Gradient(Rule):
+    """m_x = vjp(m): what ``jax.grad`` does. For a step of any kind; LRP-0 on a matmul."""
+
+    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
+        """Always."""
+        return True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        return view.vjp(m)
+
+
+@rule("quotient", "normalization", "softmax")
+class Detach(Rule):
+    """Part of the step is a constant and gets nothing.
+
+    quotient: the denominator; all goes to the numerator. normalization: the statistic (the mean
+    that is subtracted stays linear). softmax: the logits, so the attention weights are constants
+    (CP-LRP, Ali et al. 2022).
+    """
+
+    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
+        """Where a value is scaled by a statistic: what that gets is dropped at the statistic."""
+        return variant == "scale"
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        if len(view.inputs) == 1:  # logits, a statistic, or the denominator below a constant
+            return (None,)
+        value, *rest = view.inputs
+        _, pullback = jax.vjp(lambda v: view.function(v, *rest), value)
+        return (*pullback(m), *(None for _ in rest))
