@@ -88,6 +88,23 @@ def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
     return [env[value] for value in step.results]
 
 
+def _factor(step: Step, values: Sequence[Any]) -> Any:
+    """g(x) of f(x) = x g(x): the step with 1 in place of the read of x that it is linear in.
+
+    x goes through a barrier: XLA would otherwise keep g from the forward pass beside x, where x is
+    all that is needed.
+    """
+    assert step.linear_read is not None
+    env = dict(zip(step.operands, lax.optimization_barrier(tuple(values)), strict=True))
+    for position, node in enumerate(step.nodes):
+        operands = [env[value] for value in node.operands]
+        if position == step.linear_read[0]:
+            k = step.linear_read[1]
+            operands[k] = jax.numpy.ones_like(operands[k])
+        env.update(zip(node.results, _compat.bind(node.eqn, operands), strict=True))
+    return env[step.results[0]]
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class _Differentiated:
@@ -162,7 +179,7 @@ def _apply(step: Step, rule: Any, values: Sequence, results: Sequence, m: list) 
         candidates=candidates(eqn.primitive.name, eqn.params) if is_maximum else None,
         minimum=eqn.primitive.name.endswith("min"),
         variant=step.variant,
-        homogeneous=step.homogeneous,
+        factor=None if step.linear_read is None else lambda: _factor(step, values),
         nonneg=step.nonneg,
     )
     sent = rule(view, m[0] if single else tuple(m))

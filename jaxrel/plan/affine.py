@@ -11,17 +11,8 @@ from .steps import Group
 from .view import GraphView
 
 _SHAPE_ONLY = frozenset(
-    [
-        "reshape",
-        "squeeze",
-        "expand_dims",
-        "transpose",
-        "broadcast_in_dim",
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "reduce_precision",
-    ]
+    "reshape squeeze expand_dims transpose broadcast_in_dim convert_element_type copy copy_p "
+    "reduce_precision".split()
 )
 
 

@@ -137,6 +137,7 @@ def _step(view: GraphView, group: Group, bodies: tuple[Plan, ...]) -> Step:
         first=group.kind == "matmul" and all(view.facts[v].first for v in live_values),
         nonneg=tuple(view.facts[v].nonneg for v in live_values),
         homogeneous=group.homogeneous,
+        linear_read=group.linear_read,
         bodies=bodies if group.kind == "control" else (),
         shapes=(_shapes(view.graph, live_values), _shapes(view.graph, last.results)),
         source=_compat.source_line(last.eqn) if group.kind != "constant" else "",

@@ -15,17 +15,7 @@ from .steps import Group
 from .view import ROOT, GraphView
 
 _LINEAR_IN_JOIN = frozenset(
-    [
-        "add",
-        "sub",
-        "neg",
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "add_any",
-        "reduce_precision",
-        "name",
-    ]
+    "add sub neg convert_element_type copy copy_p add_any reduce_precision name".split()
 )
 
 
@@ -99,7 +89,50 @@ def _is_linear(view: GraphView, region: tuple[int, ...]) -> bool:
 
 
 def _nonlinearity(view: GraphView, region: tuple[int, ...], start: int) -> Group:
-    return Group("nonlinearity", region, (start,), homogeneous=is_homogeneous(view, region, start))
+    homogeneous = is_homogeneous(view, region, start)
+    factor = None if homogeneous else _linear_read(view, region, start)
+    return Group("nonlinearity", region, (start,), homogeneous=homogeneous, linear_read=factor)
+
+
+def _linear_read(
+    view: GraphView, region: tuple[int, ...], start: int
+) -> tuple[int, int] | None:
+    """Finds a place where f reads x and is linear in what it reads there: f(x) = x g(x).
+
+    gelu, silu, mish, hard_swish are all of this form. With 1 read in this place f gives
+    g(x) = f(x) / x without a division, at x = 0 too.
+
+    Returns:
+      Position of the node within the region, and of the operand within the node.
+    """
+    index = region[-1]
+    while True:
+        node = view.graph.nodes[index]
+        if node.name not in _SCALES:
+            return None
+        reads = range(1 if node.name != "mul" else 2)
+        for k in reads:
+            if node.operands[k] == start:
+                return region.index(index), k
+        inside = [view.producer.get(node.operands[k], -1) for k in reads]
+        # at most one factor of a product leads on to a linear read in any activation we know
+        following = [i for i in inside if i in region and _leads_to(view, i, start)]
+        if not following:
+            return None
+        index = following[0]
+
+
+_SCALES = frozenset("mul div neg convert_element_type copy copy_p".split())
+
+
+def _leads_to(view: GraphView, index: int, start: int) -> bool:
+    """Tells whether scaling operations alone lead from node ``index`` back to ``start``."""
+    node = view.graph.nodes[index]
+    if node.name not in _SCALES:
+        return False
+    reads = node.operands if node.name == "mul" else node.operands[:1]
+    makers = (view.producer.get(value) for value in reads)
+    return start in reads or any(i is not None and _leads_to(view, i, start) for i in makers)
 
 
 def is_homogeneous(view: GraphView, region: tuple[int, ...], start: int) -> bool:

@@ -45,6 +45,7 @@ class Group:
       nodes: indices into the graph's nodes, in order; the last one makes the results.
       live: value numbers of the step's live operands; empty: the live operands of its only node.
       homogeneous: f(cx) = c f(x) for every c > 0.
+      linear_read: (node, operand) positions of a read of x that f is linear in, if there is one.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Group:
     live: tuple[int, ...] = ()
     variant: str = ""
     homogeneous: bool = False
+    linear_read: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Step:
       results: value numbers made.
       first: a matmul that reads an explained input through structural operations only.
       nonneg: for each live operand whether it is known to be >= 0.
-      homogeneous: see :class:`Group`.
+      homogeneous, linear_read: see :class:`Group`.
       bodies: nested plans of a control step.
       shapes: shapes of the live operands and of the results, for people.
       source: where the user's code made it.
@@ -91,6 +93,7 @@ class Step:
     first: bool = False
     nonneg: tuple[bool, ...] = ()
     homogeneous: bool = False
+    linear_read: tuple[int, int] | None = None
     bodies: tuple[Plan, ...] = ()
     shapes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     source: str = ""

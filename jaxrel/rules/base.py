@@ -39,7 +39,8 @@ class View:
       minimum: whether the maximum is a minimum.
       variant: ``"dense"``, ``"conv"``, ``"attention"``, ``"gate"``, ``"selection"``,
         ``"statistic"``, ``"scale"`` or ``""``.
-      homogeneous: whether f(cx) = c f(x) for all c > 0.
+      factor: for a nonlinearity of the form f(x) = x g(x) (gelu, silu ...) what computes g(x);
+        else None.
       nonneg: for each input whether it is known to be >= 0.
     """
 
@@ -49,7 +50,7 @@ class View:
     candidates: Callable[..., jax.Array] | None = None
     minimum: bool = False
     variant: str = ""
-    homogeneous: bool = False
+    factor: Callable[[], jax.Array] | None = None
     nonneg: tuple[bool, ...] = ()
 
     def vjp(self, m: Any) -> tuple[jax.Array, ...]:

@@ -24,6 +24,8 @@ class Slope(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
+        if view.factor is not None:
+            return m * view.factor()
         (x,) = view.inputs
         origin = jnp.zeros_like(x)
         f0 = view.function(origin)
