@@ -24,7 +24,7 @@ import jax
 from jax import lax
 
 from . import _compat
-from .assign import Assignment
+from .assign import Assignment, is_plain
 from .candidates import candidates
 from .control import CONTROL_FLOW
 from .errors import RuleError
@@ -42,6 +42,8 @@ def evaluate(plan: Plan, chosen: Assignment, arguments: Sequence[Any]) -> list[A
       chosen: the rule of each step, from :func:`jaxrel.assign.assign`.
       arguments: values of the plan's inputs.
     """
+    if is_plain(plan, chosen):
+        return jax.core.eval_jaxpr(*_compat.open_jaxpr(plan.jaxpr), *arguments)
     env = {**plan.constants, **dict(zip(plan.inputs, arguments, strict=True))}
     for step in plan.steps:
         values = [env[value] for value in step.operands]

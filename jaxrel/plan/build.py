@@ -60,7 +60,7 @@ def build_plan(
     steps = tuple(_steps(view, groups, bodies))
     outputs = [facts[value] for value in graph.outputs]
     live = tuple(fact.live for fact in outputs)
-    return Plan(steps, graph.inputs, graph.outputs, graph.constants, live), outputs
+    return Plan(steps, graph.inputs, graph.outputs, graph.constants, live, jaxpr), outputs
 
 
 def _find_groups(view: GraphView) -> dict[int, Group]:

@@ -114,6 +114,7 @@ class Plan:
       outputs: value numbers of the results.
       constants: literals and closed-over values by number.
       live_outputs: for each output whether it is live.
+      jaxpr: what was read, to be executed as it is where no step has a rule of its own.
     """
 
     steps: tuple[Step, ...]
@@ -121,6 +122,7 @@ class Plan:
     outputs: tuple[int, ...]
     constants: dict[int, Any]
     live_outputs: tuple[bool, ...]
+    jaxpr: Any
 
     def walk(self) -> Iterator[Step]:
         """Every step that a rule can apply to, nested ones after the step that holds them."""
