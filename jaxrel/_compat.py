@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+from jax import core as jax_core
 from jax.custom_derivatives import SymbolicZero
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
@@ -88,8 +89,15 @@ def at_source(eqn: JaxprEqn) -> Iterator[None]:
 def instantiate(cotangent: Any) -> Any:
     """Returns a symbolic zero as an array of zeros, anything else as it is."""
     if isinstance(cotangent, SymbolicZero):
-        return jax.numpy.zeros(cotangent.shape, cotangent.dtype)
+        aval: Any = cotangent.aval
+        return jax.numpy.zeros(aval.shape, aval.dtype)
     return cotangent
+
+
+def run_jaxpr(jaxpr: Jaxpr, arguments: Sequence[Any]) -> list[Any]:
+    """Executes a jaxpr as it is."""
+    inner, consts = open_jaxpr(jaxpr)
+    return jax_core.eval_jaxpr(inner, consts, *arguments)
 
 
 def shard_map(fun: Any, params: dict[str, Any]) -> Any:

@@ -49,8 +49,9 @@ def relevance(
 
     Returns:
       A function with the signature of ``fun`` that returns the relevance of the argument (a tuple
-      for a sequence of ``argnums``) in its tree, shapes and dtypes, in units of ``fun``'s value; and
-      with ``has_aux`` the pair (relevance, auxiliary). It can be jitted, vmapped, differentiated.
+      for a sequence of ``argnums``) in its tree, shapes and dtypes, in units of ``fun``'s value;
+      and with ``has_aux`` the pair (relevance, auxiliary). It can be jitted, vmapped,
+      differentiated.
 
     Raises:
       TypeError: explained arguments or the value are not floats; ``rules`` is no rule set.
@@ -138,9 +139,9 @@ def rewrite(
     """Returns ``fun`` itself, value for value, with the rules' VJP.
 
     ``jax.vjp`` of it carries multipliers: ``jax.grad(rewrite(fun, rules))`` is m, where
-    ``relevance`` is x * m. Rules apply to what depends on ``argnums``; with respect to anything else
-    (parameters) every step keeps its plain VJP. Differentiating twice gives the true derivative of
-    the first. Outputs may be any pytree.
+    ``relevance`` is x * m. Rules apply to what depends on ``argnums``; with respect to anything
+    else (parameters) every step keeps its plain VJP. Differentiating twice gives the true
+    derivative of the first. Outputs may be any pytree.
 
     Args:
       fun, rules, argnums: as for :func:`relevance`.

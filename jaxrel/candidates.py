@@ -1,7 +1,7 @@
 """The values a maximum is taken of, as a linear map from its operands.
 
-Rules for the maximum are written on a stack ``(k, *output.shape)``; the VJP of the map that makes it
-sends their factors home, so that overlapping and padded windows need no further thought.
+Rules for the maximum are written on a stack ``(k, *output.shape)``; the VJP of the map that makes
+it sends their factors home, so that overlapping and padded windows need no further thought.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Control flow, rebuilt around nested plans through jax's public functions.
 
-Parameters of ``scan``, ``cond`` and the rest change between jax versions, so equations are never bound
-again with other parameters. Where no step inside has a rule of its own, the equation runs as it was:
-that keeps a user's custom derivative, and traces nothing twice.
+Parameters of ``scan``, ``cond`` and the rest change between jax versions, so equations are never
+bound again with other parameters. Where no step inside has a rule of its own, the equation runs as
+it was: that keeps a user's custom derivative, and traces nothing twice.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """From a plan to values, with the rules' VJPs.
 
-The plan is traced again. A step whose rule is the plain VJP is bound as it was; any other runs inside
-a ``jax.custom_vjp`` whose backward pass is its rule. jit, vmap, grad of relevance, scan, remat and
-sharding then come from JAX.
+The plan is traced again. A step whose rule is the plain VJP is bound as it was; any other runs
+inside a ``jax.custom_vjp`` whose backward pass is its rule. jit, vmap, grad of relevance, scan,
+remat and sharding then come from JAX.
 
 Two things keep relevance differentiable:
 
-* The forward pass calls the *original* operations, not the custom_vjp function itself. Differentiating
-  the residuals then follows the true derivative; calling itself would follow the rule, silently.
-* Everything a rule reads, its hyper-parameters included, is an explicit argument: it may be a tracer
-  of an outer grad, vmap or scan.
+* The forward pass calls the *original* operations, not the custom_vjp function itself.
+  Differentiating the residuals then follows the true derivative; calling itself would follow the
+  rule, silently.
+* Everything a rule reads, its hyper-parameters included, is an explicit argument: it may be a
+  tracer of an outer grad, vmap or scan.
 
 Operands that are not live (weights) get the plain VJP, and only when somebody differentiates them.
 """
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from . import _compat
@@ -43,7 +45,7 @@ def evaluate(plan: Plan, chosen: Assignment, arguments: Sequence[Any]) -> list[A
       arguments: values of the plan's inputs.
     """
     if is_plain(plan, chosen):
-        return jax.core.eval_jaxpr(*_compat.open_jaxpr(plan.jaxpr), *arguments)
+        return _compat.run_jaxpr(plan.jaxpr, arguments)
     env = {**plan.constants, **dict(zip(plan.inputs, arguments, strict=True))}
     for step in plan.steps:
         values = [env[value] for value in step.operands]
@@ -76,7 +78,7 @@ def _run(step: Step, chosen: Assignment, values: list[Any]) -> Sequence[Any]:
 
 
 def _is_float(value: Any) -> bool:
-    return jax.dtypes.issubdtype(jax.numpy.result_type(value), jax.numpy.inexact)
+    return jnp.issubdtype(jnp.result_type(value), jnp.inexact)
 
 
 def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
@@ -102,7 +104,7 @@ def _factor(step: Step, values: Sequence[Any]) -> Any:
         operands = [env[value] for value in node.operands]
         if position == step.linear_read[0]:
             k = step.linear_read[1]
-            operands[k] = jax.numpy.ones_like(operands[k])
+            operands[k] = jnp.ones_like(operands[k])
         env.update(zip(node.results, _compat.bind(node.eqn, operands), strict=True))
     return env[step.results[0]]
 
@@ -188,8 +190,8 @@ def _apply(step: Step, rule: Any, values: Sequence, results: Sequence, m: list) 
     sent = sent if isinstance(sent, tuple | list) else (sent,)
     if len(sent) != len(view.inputs):
         raise RuleError(
-            f"{describe(rule)} returned {len(sent)} multipliers for a {step.kind} step "
-            f"({step.operation}, {step.location or 'no layer'}) with {len(view.inputs)} live inputs."
+            f"{describe(rule)} returned {len(sent)} multipliers for the {len(view.inputs)} live "
+            f"inputs of a {step.kind} step ({step.operation}, {step.location or 'no layer'})."
         )
     for given, x in zip(sent, view.inputs, strict=True):
         if given is not None and (given.shape, given.dtype) != (x.shape, x.dtype):

@@ -1,8 +1,8 @@
 """What the rules of a rule set are matched by, and which match wins.
 
 From the most to the least specific: a layer path (glob), the position ``First()``, a primitive or
-call name, a variant (``Kind("conv")``), a kind (``Kind("matmul")``), the row of the rule set. Of two
-equally specific matches the later one wins.
+call name, a variant (``Kind("conv")``), a kind (``Kind("matmul")``), the row of the rule set. Of
+two equally specific matches the later one wins.
 """
 
 from __future__ import annotations

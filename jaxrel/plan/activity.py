@@ -1,8 +1,8 @@
 """Facts about values, found in one pass from the inputs to the outputs.
 
 Liveness ends where differentiation ends: at integers, comparisons, ``argmax``, ``stop_gradient``,
-``floor``, ``sign``. *Dependence* goes on there: the condition of ``where(x > 0, x, 0)`` is not live,
-yet it must be computed again when the function is evaluated at another x.
+``floor``, ``sign``. *Dependence* goes on there: the condition of ``where(x > 0, x, 0)`` is not
+live, yet it must be computed again when the function is evaluated at another x.
 """
 
 from __future__ import annotations

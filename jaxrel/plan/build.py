@@ -1,8 +1,8 @@
 """From a jaxpr to a plan: flatten, find facts, find groups, order the steps.
 
 The order is found backwards: a group's last node stands for the whole group, and nodes whose values
-nobody else needs vanish into it. A value inside a group that something outside reads too is computed
-once more by a step of its own; XLA makes one of the two.
+nobody else needs vanish into it. A value inside a group that something outside reads too is
+computed once more by a step of its own; XLA makes one of the two.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """A jaxpr as a flat graph of numbered values.
 
-Jaxprs nest: ``jax.nn.silu`` is a ``jit`` call, ``jnp.where`` another inside it, and one and the same
-inner jaxpr object may be called many times. Patterns such as gelu or softmax cross these borders, so
-``jit`` is unfolded: every call makes fresh value numbers, and a node remembers the calls it stood in
-(their names are what ``RuleSet | {"silu": ...}`` matches). Loops, branches, ``checkpoint``, custom
-derivatives and calls with explicit shardings stay whole; they become nested plans.
+Jaxprs nest: ``jax.nn.silu`` is a ``jit`` call, ``jnp.where`` another inside it, and one and the
+same inner jaxpr object may be called many times. Patterns such as gelu or softmax cross these
+borders, so ``jit`` is unfolded: every call makes fresh value numbers, and a node remembers the
+calls it stood in (their names are what ``RuleSet | {"silu": ...}`` matches). Loops, branches,
+``checkpoint``, custom derivatives and calls with explicit shardings stay whole; they become nested
+plans.
 """
 
 from __future__ import annotations

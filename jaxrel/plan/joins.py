@@ -9,6 +9,8 @@ alone: ``1 / (1 + exp(-x))``, ``log(1 + exp(x))``.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from .graph import Node
 from .primitives import SINGULAR_AT_ZERO
 from .steps import Group
@@ -94,9 +96,7 @@ def _nonlinearity(view: GraphView, region: tuple[int, ...], start: int) -> Group
     return Group("nonlinearity", region, (start,), homogeneous=homogeneous, linear_read=factor)
 
 
-def _linear_read(
-    view: GraphView, region: tuple[int, ...], start: int
-) -> tuple[int, int] | None:
+def _linear_read(view: GraphView, region: tuple[int, ...], start: int) -> tuple[int, int] | None:
     """Finds a place where f reads x and is linear in what it reads there: f(x) = x g(x).
 
     gelu, silu, mish, hard_swish are all of this form. With 1 read in this place f gives
@@ -138,47 +138,49 @@ def _leads_to(view: GraphView, index: int, start: int) -> bool:
 def is_homogeneous(view: GraphView, region: tuple[int, ...], start: int) -> bool:
     """Tells whether a region is positively homogeneous: f(cx) = c f(x) for every c > 0.
 
-    Then f(x) / x = f'(x) wherever x != 0 (Euler), and the slope rule is the gradient. Each value
-    gets a degree: 1 for what scales with x, 0 for what stays (signs, comparisons with 0), None for
-    neither.
+    Then f(x) / x = f'(x) wherever x != 0 (Euler), and the slope rule is the gradient. Each value is
+    told by what becomes of it when x is scaled.
     """
-    degree: dict[int, int | None] = {start: 1}
+    found: dict[int, Scaling] = {start: "scales"}
     for index in region:
         node = view.graph.nodes[index]
-        degree[node.results[0]] = _degree(view, index, degree)
-    return degree[view.graph.nodes[region[-1]].results[0]] == 1
+        if index in view.elementwise_calls:
+            return False
+        found[node.results[0]] = _scaling(
+            node, [_of_operand(view, v, found) for v in node.operands]
+        )
+    return found[view.graph.nodes[region[-1]].results[0]] == "scales"
 
 
-def _degree(view: GraphView, index: int, degree: dict[int, int | None]) -> int | None:
-    node = view.graph.nodes[index]
-    operands = [_operand_degree(view, v, degree) for v in node.operands]
-    scaled = [d for d in operands if d != "zero"]  # 0 has every degree
-    if index in view.elementwise_calls:
-        return None
+Scaling = Literal["scales", "stays", "zero"] | None
+"""Degree 1, degree 0 (signs, comparisons with 0, constants), 0 itself (of any degree), or none."""
+
+
+def _scaling(node: Node, operands: list[Scaling]) -> Scaling:
+    def all_scale(values: list[Scaling]) -> bool:
+        return "scales" in values and set(values) <= {"scales", "zero"}
+
     match node.name:
         case "abs" | "neg" | "convert_element_type" | "copy" | "copy_p" | "name":
             return operands[0]
         case "max" | "min" | "add" | "sub" | "add_any":
-            return 1 if scaled and all(d == 1 for d in scaled) else None
+            return "scales" if all_scale(operands) else None
         case "mul":
-            return sum(operands) if {*operands} <= {0, 1} else None
+            return "scales" if sorted(map(str, operands)) == ["scales", "stays"] else None
         case "div":
-            return 1 if operands == [1, 0] else None
+            return "scales" if operands == ["scales", "stays"] else None
         case "select_n":
-            cases = [d for d in operands[1:] if d != "zero"]
-            return 1 if operands[0] == 0 and cases and all(d == 1 for d in cases) else None
-        case "gt" | "ge" | "lt" | "le" | "eq" | "ne":
-            return 0 if all(d == 1 for d in scaled) else None
-        case "sign":
-            return 0 if operands == [1] else None
+            return "scales" if operands[0] == "stays" and all_scale(operands[1:]) else None
+        case "gt" | "ge" | "lt" | "le" | "eq" | "ne" | "sign":
+            return "stays" if all_scale(operands) else None
         case _:
             return None
 
 
-def _operand_degree(view: GraphView, value: int, degree: dict[int, int | None]):
-    if value in degree:
-        return degree[value]
+def _of_operand(view: GraphView, value: int, found: dict[int, Scaling]) -> Scaling:
+    if value in found:
+        return found[value]
     if view.facts[value].depends:
         return None
     content = view.literal(value)
-    return "zero" if content is not None and content == 0 else 0
+    return "zero" if content is not None and content == 0 else "stays"

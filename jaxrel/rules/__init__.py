@@ -1,6 +1,6 @@
 """The mathematics: how each kind of step sends a multiplier back.
 
-Every rule is in one file of its kind, 3 to 12 lines; see :mod:`jaxrel.rules.base` for what a rule is.
+Every rule is in one file of its kind, 3 to 12 lines; :mod:`jaxrel.rules.base` tells what a rule is.
 """
 
 from .base import Detach as Detach

@@ -1,8 +1,9 @@
 """What a rule is, and what it sees of the step it is applied to.
 
-A rule maps the multiplier m = R / x of a step's output to those of its live inputs. It is a function
-``rule(view, m) -> multipliers``; the ones here are small frozen dataclasses, registered as pytrees
-whose leaves are the hyper-parameters, so that these can be traced, swept by ``vmap`` and trained.
+A rule maps the multiplier m = R / x of a step's output to those of its live inputs. It is a
+function ``rule(view, m) -> multipliers``; the ones here are small frozen dataclasses, registered as
+pytrees whose leaves are the hyper-parameters, so that these can be traced, swept by ``vmap`` and
+trained.
 Rules know no jaxpr: everything they may ask of their step is in a :class:`View`.
 
 A rule of one's own is any callable of that signature:

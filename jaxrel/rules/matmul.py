@@ -1,4 +1,4 @@
-"""Rules for z = W x + b, the whole affine step (bias, running-average BatchNorm and scales in it)."""
+"""Rules for z = W x + b, the whole affine step: bias, running-average BatchNorm, scales."""
 
 from __future__ import annotations
 

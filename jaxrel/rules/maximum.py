@@ -37,7 +37,7 @@ class MaximumRule(Rule):
 
 
 def _ratio(y: jax.Array, a: jax.Array) -> jax.Array:
-    """The quotient y / a_i for all candidates <= 0: within [0, 1], 1 for the winner at 0 too, 0 for padding."""
+    """Quotients y / a_i of candidates <= 0: in [0, 1]; the winner's is 1, padding's 0."""
     return jnp.where(a == y, 1, divide(y, a))
 
 

@@ -1,0 +1,1 @@
+"""Tests of jaxrel, and the models they run on."""
