@@ -18,6 +18,7 @@ from .errors import UnsupportedPrimitive as UnsupportedPrimitive
 from .errors import UnusedMatchWarning as UnusedMatchWarning
 from .matching import First as First
 from .matching import Kind as Kind
+from .numerics import Stabilizer as Stabilizer
 from .rulesets import RuleSet as RuleSet
 
 __version__ = "0.1.0"

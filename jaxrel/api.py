@@ -24,6 +24,7 @@ from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
 from .plan.table import Table
 from .rulesets import RuleSet, describe, preset
+from .units import companioned
 
 Rules = RuleSet | str
 
@@ -210,14 +211,24 @@ def _vjp(call: Arguments, rules: RuleSet, has_aux: bool) -> tuple[Any, Callable[
     check_output(output, has_aux)
     chosen = assign(plan, rules)
 
-    def value(*leaves: Any) -> tuple[Any, list[Any]]:
-        first, *rest = evaluate(plan, chosen, leaves)
+    needed = companioned(plan, chosen)
+    beside = {
+        value: jnp.zeros_like(x)
+        for value, x in zip(plan.inputs, call.leaves, strict=True)
+        if value in needed
+    }
+
+    def value(leaves: list[Any], companions: dict[int, Any]) -> tuple[Any, list[Any]]:
+        first, *rest = evaluate(plan, chosen, leaves, companions)
         return first, rest
 
-    first, pullback, rest = jax.vjp(value, *call.leaves, has_aux=True)
+    first, pullback, rest = jax.vjp(value, call.leaves, beside, has_aux=True)
 
     def relevances(m: Any) -> list[Any]:
-        multipliers = pullback(m)
-        return call.restore([x * m for x, m in zip(call.leaves, multipliers, strict=True)])
+        multipliers, units = pullback(m)
+        found = [x * part for x, part in zip(call.leaves, multipliers, strict=True)]
+        for k, number in enumerate(plan.inputs):
+            found[k] = found[k] + units[number] if number in units else found[k]
+        return call.restore(found)
 
     return output.restore([first, *rest]), relevances

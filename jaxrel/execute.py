@@ -18,7 +18,8 @@ Operands that are not live (weights) get the plain VJP, and only when somebody d
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -26,31 +27,50 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import _compat
+from .affine import take_apart
 from .assign import Assignment, is_plain
 from .candidates import candidates
 from .control import CONTROL_FLOW
 from .errors import RuleError
 from .plan.primitives import OPAQUE
 from .plan.steps import Plan, Step
-from .rules import View
+from .rules import Unit, View
 from .rulesets import describe
+from .units import companioned, hand_on, hands_on, meet
 
 
-def evaluate(plan: Plan, chosen: Assignment, arguments: Sequence[Any]) -> list[Any]:
+def evaluate(
+    plan: Plan,
+    chosen: Assignment,
+    arguments: Sequence[Any],
+    companions: Mapping[int, Any] = MappingProxyType({}),
+) -> list[Any]:
     """Runs ``plan`` on ``arguments`` and returns its outputs.
 
     Args:
       plan: what to do.
       chosen: the rule of each step, from :func:`jaxrel.assign.assign`.
       arguments: values of the plan's inputs.
+      companions: companions of inputs by value number; see :mod:`jaxrel.units`.
     """
     if is_plain(plan, chosen):
         return _compat.run_jaxpr(plan.jaxpr, arguments)
     env = {**plan.constants, **dict(zip(plan.inputs, arguments, strict=True))}
+    needed, beside = companioned(plan, chosen), dict(companions)
+    for value in needed.intersection(plan.inputs).difference(beside):
+        env[value], beside[value] = meet(env[value])
     for step in plan.steps:
         values = [env[value] for value in step.operands]
+        own = [beside[step.operands[k]] for k in step.live if step.operands[k] in beside]
         with jax.named_scope(step.location) if step.path else _nowhere:
-            results = _run(step, chosen, values)
+            results = list(_run(step, chosen, values, own))
+            wanted = not needed.isdisjoint(step.results)
+            if wanted and hands_on(step, chosen.get(id(step))):
+                made = hand_on(step, values, own, run_nodes)
+                beside.update(zip(step.results, made, strict=True))
+            elif wanted:
+                for k, value in enumerate(step.results):
+                    results[k], beside[value] = meet(results[k])
         env.update(zip(step.results, results, strict=True))
     return [env[value] for value in plan.outputs]
 
@@ -66,7 +86,7 @@ class _Nowhere:
 _nowhere = _Nowhere()
 
 
-def _run(step: Step, chosen: Assignment, values: list[Any]) -> Sequence[Any]:
+def _run(step: Step, chosen: Assignment, values: list[Any], companions: list) -> Sequence[Any]:
     with _compat.at_source(step.nodes[-1].eqn):
         if step.kind == "control" and id(step) not in chosen:
             run_body = lambda body, args: evaluate(body, chosen, args)  # noqa: E731
@@ -74,7 +94,9 @@ def _run(step: Step, chosen: Assignment, values: list[Any]) -> Sequence[Any]:
         if step.kind == "constant" and step.nodes[0].name in OPAQUE:
             values = [lax.stop_gradient(v) if _is_float(v) else v for v in values]
         rule = chosen.get(id(step))
-        return run_nodes(step, values) if rule is None else _with_rule(step, rule, values)
+        if rule is None:
+            return run_nodes(step, values)
+        return _with_rule(step, rule, values, companions)
 
 
 def _is_float(value: Any) -> bool:
@@ -117,15 +139,17 @@ class _Differentiated:
     operands: tuple[bool, ...]
 
 
-def _with_rule(step: Step, rule: Any, values: list[Any]) -> list[Any]:
+def _with_rule(step: Step, rule: Any, values: list[Any], companions: list[Any]) -> list[Any]:
     leaves, rebuild = _hyperparameters(rule)
+    companions = companions if getattr(rule, "emits_unit", False) else []
 
     @jax.custom_vjp
-    def run(leaves: list[Any], values: list[Any]) -> list[Any]:
-        del leaves
+    def run(leaves: list[Any], values: list[Any], companions: list[Any]) -> list[Any]:
+        del leaves, companions
         return run_nodes(step, values)
 
-    def forward(leaves: list[Any], values: list[Any]):
+    def forward(leaves: list[Any], values: list[Any], companions: list[Any]):
+        del companions
         asked = _Differentiated(tuple(v.perturbed for v in values))
         leaves, values = [v.value for v in leaves], [v.value for v in values]
         results = run_nodes(step, values)  # never run(): see the module's docstring
@@ -135,12 +159,12 @@ def _with_rule(step: Step, rule: Any, values: list[Any]) -> list[Any]:
         leaves, values, results, asked = residuals
         m = [_compat.instantiate(part) for part in m]
         with jax.named_scope(step.location) if step.path else _nowhere:
-            sent = _apply(step, rebuild(leaves), values, results, m)
+            sent, units = _apply(step, rebuild(leaves), values, results, m)
             sent.update(_plain(step, values, m, asked))
-        return None, [sent.get(k) for k in range(len(values))]
+        return None, [sent.get(k) for k in range(len(values))], units[: len(companions)]
 
     run.defvjp(forward, backward, symbolic_zeros=True)
-    return run(leaves, values)
+    return run(leaves, values, companions)
 
 
 def _hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
@@ -163,8 +187,10 @@ def _hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], An
     return [leaves[k] for k in arrays], rebuild
 
 
-def _apply(step: Step, rule: Any, values: Sequence, results: Sequence, m: list) -> dict[int, Any]:
-    """What ``rule`` sends to each live operand, by position; checked."""
+def _apply(
+    step: Step, rule: Any, values: Sequence, results: Sequence, m: list
+) -> tuple[dict[int, Any], list[Any]]:
+    """What ``rule`` sends to each live operand, by position, and to their companions; checked."""
     single = len(results) == 1
 
     def function(*live: Any) -> Any:
@@ -185,22 +211,25 @@ def _apply(step: Step, rule: Any, values: Sequence, results: Sequence, m: list) 
         variant=step.variant,
         factor=None if step.linear_read is None else lambda: _factor(step, values),
         nonneg=step.nonneg,
+        affine=(lambda: take_apart(step, values)) if step.kind == "matmul" else None,
     )
     sent = rule(view, m[0] if single else tuple(m))
     sent = sent if isinstance(sent, tuple | list) else (sent,)
+    units = [part.relevance for part in sent if isinstance(part, Unit)]
+    sent = [part.multiplier if isinstance(part, Unit) else part for part in sent]
     if len(sent) != len(view.inputs):
         raise RuleError(
             f"{describe(rule)} returned {len(sent)} multipliers for the {len(view.inputs)} live "
             f"inputs of a {step.kind} step ({step.operation}, {step.location or 'no layer'})."
         )
-    for given, x in zip(sent, view.inputs, strict=True):
+    for given, x in (*zip(sent, view.inputs, strict=True), *zip(units, view.inputs, strict=False)):
         if given is not None and (given.shape, given.dtype) != (x.shape, x.dtype):
             raise RuleError(
                 f"{describe(rule)} returned a multiplier {given.dtype}{given.shape} for an input "
                 f"{x.dtype}{x.shape} of a {step.kind} step ({step.operation}, "
                 f"{step.location or 'no layer'})."
             )
-    return dict(zip(step.live, sent, strict=True))
+    return dict(zip(step.live, sent, strict=True)), units
 
 
 def _plain(step: Step, values: Sequence, m: list, asked: _Differentiated) -> dict[int, Any]:

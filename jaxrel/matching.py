@@ -25,7 +25,7 @@ KINDS = (
     "linear",
     "other",
 )
-VARIANTS = ("dense", "conv", "attention", "gate", "selection", "statistic", "scale")
+VARIANTS = ("dense", "conv", "attention", "gate", "selection", "statistic", "scale", "pool")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Kind:
 
     Attributes:
       name: a kind (``"matmul"``, ``"nonlinearity"`` ...) or a variant (``"conv"``, ``"dense"``,
-        ``"attention"``, ``"gate"``, ``"selection"``, ``"statistic"``, ``"scale"``).
+        ``"attention"``, ``"gate"``, ``"selection"``, ``"statistic"``, ``"scale"``,
+        ``"pool"``).
 
     Raises:
       ValueError: the name is neither.

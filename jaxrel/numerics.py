@@ -6,6 +6,8 @@ here.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -17,9 +19,47 @@ def sign(z: jax.Array) -> jax.Array:
     return jnp.where(z < 0, -1, 1).astype(z.dtype)
 
 
-def stabilize(z: jax.Array, eps: jax.Array | float) -> jax.Array:
-    """S(z) = z + eps sgn+(z): moved away from 0, in z's dtype."""
-    return z + jnp.asarray(eps).astype(z.dtype) * sign(z)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["eps"], meta_fields=["mode"])
+@dataclasses.dataclass(frozen=True)
+class Stabilizer:
+    """S(z): z moved away from 0, so that something can be divided by it.
+
+    Rules take one wherever they take the number ``eps``, which means ``Stabilizer(eps)``.
+
+    Attributes:
+      eps: how far, in units of z (``rms``: of its root mean square).
+      mode: ``"add"``: z + eps sgn+(z). ``"clip"``: sgn+(z) max(|z|, eps). ``"rms"``:
+        z + eps sgn+(z) sqrt(mean z^2), the mean over all dimensions but the first.
+
+    Raises:
+      ValueError: there is no such mode.
+    """
+
+    eps: float | jax.Array = 1e-6
+    mode: str = "add"
+
+    def __post_init__(self):
+        """Checks the mode."""
+        if self.mode not in ("add", "clip", "rms"):
+            raise ValueError(f"Stabilizer: mode is add, clip or rms, not {self.mode!r}.")
+
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """S(z), in z's shape and dtype."""
+        eps = jnp.asarray(self.eps).astype(z.dtype)
+        if self.mode == "clip":
+            return sign(z) * jnp.maximum(jnp.abs(z), eps)
+        if self.mode == "rms":
+            axes = tuple(range(1, z.ndim)) or None
+            eps = eps * jnp.sqrt(jnp.mean(z * z, axes, keepdims=True))
+        return z + eps * sign(z)
+
+
+Eps = float | jax.Array | Stabilizer
+
+
+def stabilize(z: jax.Array, eps: Eps) -> jax.Array:
+    """S(z) for a stabiliser or its eps."""
+    return eps(z) if isinstance(eps, Stabilizer) else Stabilizer(eps)(z)
 
 
 def divide(a: jax.Array, b: jax.Array, otherwise: jax.Array | float = 0.0) -> jax.Array:
@@ -28,7 +68,7 @@ def divide(a: jax.Array, b: jax.Array, otherwise: jax.Array | float = 0.0) -> ja
     return jnp.where(zero, jnp.asarray(otherwise, a.dtype), a / jnp.where(zero, 1, b))
 
 
-def kept_share(z: jax.Array, eps: jax.Array | float) -> jax.Array:
+def kept_share(z: jax.Array, eps: Eps) -> jax.Array:
     """Z / S(z), the share of relevance that a stabiliser keeps; 1 at z = 0 with eps = 0."""
     return divide(z, stabilize(z, eps), otherwise=1.0)
 

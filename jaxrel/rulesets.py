@@ -15,25 +15,43 @@ from typing import Any
 import jax
 
 from .matching import First, Kind, Match, specificity
+from .numerics import Eps
 from .plan.steps import Step
 from .rules import (
+    AlphaBeta,
     Detach,
     Epsilon,
+    Flat,
+    GeneralizedGamma,
     Gradient,
     GuidedRelu,
     Half,
+    Norm,
     Normalized,
     Repeat,
     RuleFunction,
+    Second,
     Slope,
+    WSquare,
+    ZBox,
+    ZPlus,
 )
 
 __all__ = [
     "First",
     "Kind",
     "RuleSet",
+    "attn_lrp",
+    "cp_lrp",
     "deconvnet",
+    "deep_taylor",
     "epsilon",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "excitation_backprop",
     "gradient",
     "guided_backprop",
     "lrp",
@@ -223,7 +241,142 @@ def epsilon(eps: float | jax.Array = 1e-6) -> RuleSet:
     return RuleSet(matmul=Epsilon(eps))
 
 
-_PRESETS = {f.__name__: f for f in (deconvnet, epsilon, gradient, guided_backprop, lrp, slope)}
+def epsilon_plus(eps: Eps = 1e-6, stabilizer: Eps = 1e-6, bias: bool = True) -> RuleSet:
+    """Epsilon on dense layers, z-plus on convolutions (Kohlbrenner et al. 2020; Zennit's).
+
+    Args:
+      eps: of the dense layers, in units of z.
+      stabilizer: of all other denominators: convolutions, average pools, residual sums.
+      bias: False leaves biases out of the denominators.
+    """
+    rules = _proportional(Epsilon(eps, bias), stabilizer)
+    return rules | {Kind("conv"): ZPlus(stabilizer, bias)}
+
+
+def epsilon_plus_flat(eps: Eps = 1e-6, stabilizer: Eps = 1e-6, bias: bool = True) -> RuleSet:
+    """:func:`epsilon_plus` with ``Flat`` on the layer that reads the input.
+
+    Args:
+      eps, stabilizer, bias: as for :func:`epsilon_plus`.
+    """
+    return epsilon_plus(eps, stabilizer, bias) | {First(): Flat(stabilizer)}
+
+
+def epsilon_alpha2_beta1(eps: Eps = 1e-6, stabilizer: Eps = 1e-6, bias: bool = True) -> RuleSet:
+    """Epsilon on dense layers, alpha 2 beta 1 on convolutions (Zennit's).
+
+    Args:
+      eps, stabilizer, bias: as for :func:`epsilon_plus`.
+    """
+    rules = _proportional(Epsilon(eps, bias), stabilizer)
+    return rules | {Kind("conv"): AlphaBeta(2.0, 1.0, stabilizer, bias)}
+
+
+def epsilon_alpha2_beta1_flat(
+    eps: Eps = 1e-6, stabilizer: Eps = 1e-6, bias: bool = True
+) -> RuleSet:
+    """:func:`epsilon_alpha2_beta1` with ``Flat`` on the layer that reads the input.
+
+    Args:
+      eps, stabilizer, bias: as for :func:`epsilon_plus`.
+    """
+    return epsilon_alpha2_beta1(eps, stabilizer, bias) | {First(): Flat(stabilizer)}
+
+
+def epsilon_gamma_box(
+    low: float | jax.Array,
+    high: float | jax.Array,
+    eps: Eps = 1e-6,
+    gamma: float | jax.Array = 0.25,
+    stabilizer: Eps = 1e-6,
+    bias: bool = True,
+) -> RuleSet:
+    """Epsilon on dense layers, gamma on convolutions, the box rule on the first (Zennit's).
+
+    Args:
+      low, high: bounds of the first layer's input (after any normalisation).
+      eps: of the dense layers, in units of z.
+      gamma: of the convolutions.
+      stabilizer, bias: as for :func:`epsilon_plus`.
+    """
+    rules = _proportional(Epsilon(eps, bias), stabilizer)
+    gammas = {Kind("conv"): GeneralizedGamma(gamma, stabilizer, bias)}
+    return rules | gammas | {First(): ZBox(low, high, stabilizer)}
+
+
+def excitation_backprop(stabilizer: Eps = 1e-6) -> RuleSet:
+    """Excitation backprop (Zhang et al. 2016): z-plus everywhere, nonlinearities by the gradient.
+
+    Args:
+      stabilizer: of all denominators.
+    """
+    rules = _proportional(ZPlus(stabilizer), stabilizer)
+    return dataclasses.replace(rules, nonlinearity=Gradient())
+
+
+def deep_taylor(
+    low: float | jax.Array | None = None, high: float | jax.Array | None = None, eps: Eps = 1e-6
+) -> RuleSet:
+    """Deep Taylor decomposition (Montavon et al. 2017): z-plus, and by the input's domain.
+
+    Args:
+      low, high: bounds of the first layer's input: the box rule there; without: ``WSquare``.
+      eps: the stabiliser.
+
+    Raises:
+      ValueError: only one bound is given.
+    """
+    if (low is None) != (high is None):
+        raise ValueError("deep_taylor: give both low and high, or neither.")
+    first = WSquare(eps) if low is None or high is None else ZBox(low, high, eps)
+    return _proportional(ZPlus(eps), eps) | {First(): first}
+
+
+def attn_lrp(eps: Eps = 0.0) -> RuleSet:
+    """AttnLRP (Achtibat et al. 2024): products by halves, the softmax by its gradient.
+
+    Args:
+      eps: of the dense layers. 0, as in the paper's efficient form: the gradient.
+    """
+    return RuleSet(matmul=Epsilon(eps))
+
+
+def cp_lrp(eps: Eps = 0.0) -> RuleSet:
+    """CP-LRP (Ali et al. 2022): attention weights and gates are constants.
+
+    Args:
+      eps: of the dense layers.
+    """
+    rules = RuleSet(matmul=Epsilon(eps), softmax=Detach())
+    return rules | {Kind("attention"): Second(), Kind("gate"): Second()}
+
+
+def _proportional(matmul: RuleFunction, stabilizer: Eps) -> RuleSet:
+    """Average pools and residual sums by what each part contributes, as Zennit has them."""
+    norm = Norm(stabilizer)
+    return RuleSet(matmul=matmul, sum=norm) | {Kind("pool"): norm}
+
+
+_PRESETS = {
+    f.__name__: f
+    for f in (
+        attn_lrp,
+        cp_lrp,
+        deconvnet,
+        deep_taylor,
+        epsilon,
+        epsilon_alpha2_beta1,
+        epsilon_alpha2_beta1_flat,
+        epsilon_gamma_box,
+        epsilon_plus,
+        epsilon_plus_flat,
+        excitation_backprop,
+        gradient,
+        guided_backprop,
+        lrp,
+        slope,
+    )
+}
 
 
 def preset(rules: RuleSet | str) -> RuleSet:
@@ -242,4 +395,7 @@ def preset(rules: RuleSet | str) -> RuleSet:
         )
     if rules not in _PRESETS:
         raise ValueError(f"No preset is called {rules!r}; there are {', '.join(_PRESETS)}.")
-    return _PRESETS[rules]()
+    try:
+        return _PRESETS[rules]()
+    except TypeError as error:
+        raise TypeError(f"Preset {rules!r} has no defaults: {error}.") from None

@@ -1,19 +1,23 @@
 """A matmul together with the constant affine operations that follow it: one map z = W x + b.
 
-The bias add, running-average BatchNorm, per-channel scales, casts and reshapes between them all
-belong to the same affine map, so nothing has to be folded by hand before a rule looks at z.
+The bias add, running-average BatchNorm, per-channel scales and casts all belong to the same affine
+map, so nothing has to be folded by hand before a rule looks at z, or at W and b.
+
+Scales must be foldable into the weights: numbers, or constants that vary only along the dimensions
+that come from the weights (channels). Anything else ends the step, and is a linear step after it.
 """
 
 from __future__ import annotations
 
+import math
+
+from .graph import Node
 from .primitives import AFFINE, MATMUL
 from .steps import Group
 from .view import GraphView
 
-_SHAPE_ONLY = frozenset(
-    "reshape squeeze expand_dims transpose broadcast_in_dim convert_element_type copy copy_p "
-    "reduce_precision".split()
-)
+_SAME_SHAPE = frozenset(["convert_element_type", "copy", "copy_p", "reduce_precision"])
+_RESHAPES = frozenset(["reshape", "squeeze", "expand_dims", "broadcast_in_dim"])
 
 
 def find_affine(view: GraphView, taken: set[int]) -> dict[int, Group]:
@@ -31,8 +35,13 @@ def find_affine(view: GraphView, taken: set[int]) -> dict[int, Group]:
         live = view.live(node)
         if node.name not in MATMUL or len(live) != 1:
             continue
+        channels: list[bool] | None = _channels(view, node, 1 - live[0])
         chain, arithmetic = [index], 1
         while (following := _next(view, chain[-1], taken)) is not None:
+            value = view.graph.nodes[chain[-1]].results[0]
+            channels, fits = _after(view, view.graph.nodes[following], value, channels)
+            if not fits:
+                break
             chain.append(following)
             if view.graph.nodes[following].name in AFFINE:
                 arithmetic = len(chain)
@@ -43,15 +52,74 @@ def find_affine(view: GraphView, taken: set[int]) -> dict[int, Group]:
 
 
 def _next(view: GraphView, index: int, taken: set[int]) -> int | None:
+    """The only consumer of a node, if it may belong to the same affine map."""
     value = view.graph.nodes[index].results[0]
     if view.uses[value] != 1 or value not in view.consumer:
         return None
     following = view.consumer[value]
     node = view.graph.nodes[following]
-    affine = node.name in AFFINE and len(view.live(node)) == 1 and not _divides(node, value)
-    affine = affine or node.name in _SHAPE_ONLY
-    return following if affine and following not in taken else None
+    known = node.name in AFFINE | _SAME_SHAPE | _RESHAPES or node.name == "transpose"
+    return following if known and len(view.live(node)) == 1 and following not in taken else None
 
 
-def _divides(node, value: int) -> bool:
-    return node.name == "div" and node.operands[1] == value
+def _channels(view: GraphView, node: Node, weights: int) -> list[bool]:
+    """For each dimension of a matmul's result whether it is one of the weights' own."""
+    rank = len(view.shape(node.results[0]) or ())
+    own = [False] * rank
+    if node.name == "conv_general_dilated" and weights == 1:
+        own[node.eqn.params["dimension_numbers"].out_spec[1]] = True
+    elif node.name == "dot_general":
+        contracted, batch = node.eqn.params["dimension_numbers"]
+        shared = len(batch[0])
+        free = [
+            len(view.shape(value) or ()) - shared - len(contracted[k])
+            for k, value in enumerate(node.operands)
+        ]
+        first = shared if weights == 0 else shared + free[0]
+        for k in (*range(shared), *range(first, first + free[weights])):
+            own[k] = True
+    return own
+
+
+def _after(
+    view: GraphView, node: Node, value: int, channels: list[bool] | None
+) -> tuple[list[bool] | None, bool]:
+    """Follows the channel dimensions through a node; tells whether the node fits in the map."""
+    if node.name in _SAME_SHAPE or node.name == "neg":
+        return channels, channels is not None or node.name != "neg"
+    if node.name in ("add", "sub"):
+        return channels, view.shape(value) == view.shape(node.results[0])
+    if node.name == "transpose":
+        permutation = node.eqn.params["permutation"]
+        return None if channels is None else [channels[k] for k in permutation], True
+    if node.name in _RESHAPES:
+        return None, True
+    if channels is None or (node.name == "div" and node.operands[1] == value):
+        return channels, False
+    scale = node.operands[1 if node.operands[0] == value else 0]
+    shape = view.shape(scale) or ()
+    along = all(size == 1 or own for size, own in zip(shape, channels, strict=False))
+    return channels, math.prod(shape) == 1 or (len(shape) == len(channels) and along)
+
+
+def find_pools(view: GraphView, taken: set[int]) -> dict[int, Group]:
+    """Finds averages: a sum over an axis or a window and the constant division that follows it.
+
+    Args:
+      view: the graph.
+      taken: nodes that belong to other groups.
+    """
+    groups: dict[int, Group] = {}
+    for index, node in enumerate(view.graph.nodes):
+        if node.name not in ("reduce_sum", "reduce_window_sum") or not view.live(node):
+            continue
+        following = _next(view, index, taken)
+        value = node.results[0]
+        if following is None:
+            continue
+        after = view.graph.nodes[following]
+        divides = after.name == "div" and after.operands[0] == value
+        if divides or after.name == "mul":
+            entry = (node.operands[view.live(node)[0]],)
+            groups[following] = Group("linear", (index, following), entry, "pool")
+    return groups

@@ -14,7 +14,7 @@ from typing import Any
 from .. import _compat
 from . import paths
 from .activity import activity
-from .affine import find_affine
+from .affine import find_affine, find_pools
 from .graph import Graph, Node, Path, flatten
 from .joins import find_joins, is_homogeneous
 from .kinds import kind_of
@@ -70,7 +70,7 @@ def _find_groups(view: GraphView) -> dict[int, Group]:
     products = find_products(view, softmaxes, joins)
     groups = {**products, **groups}
     taken = {index for group in groups.values() for index in group.nodes}
-    return {**find_affine(view, taken), **groups}
+    return {**find_pools(view, taken), **find_affine(view, taken), **groups}
 
 
 def _steps(view: GraphView, groups: dict[int, Group], bodies: dict[int, tuple[Plan, ...]]):

@@ -17,7 +17,17 @@ from .steps import Group
 from .view import ROOT, GraphView
 
 _LINEAR_IN_JOIN = frozenset(
-    "add sub neg convert_element_type copy copy_p add_any reduce_precision name".split()
+    [
+        "add",
+        "sub",
+        "neg",
+        "convert_element_type",
+        "copy",
+        "copy_p",
+        "add_any",
+        "reduce_precision",
+        "name",
+    ]
 )
 
 
@@ -122,7 +132,7 @@ def _linear_read(view: GraphView, region: tuple[int, ...], start: int) -> tuple[
         index = following[0]
 
 
-_SCALES = frozenset("mul div neg convert_element_type copy copy_p".split())
+_SCALES = frozenset(["mul", "div", "neg", "convert_element_type", "copy", "copy_p"])
 
 
 def _leads_to(view: GraphView, index: int, start: int) -> bool:

@@ -6,7 +6,9 @@ from .. import _compat
 from .graph import Node
 from .view import GraphView
 
-_UNSHOWN = frozenset("reshape broadcast_in_dim convert_element_type squeeze transpose copy".split())
+_UNSHOWN = frozenset(
+    ["reshape", "broadcast_in_dim", "convert_element_type", "squeeze", "transpose", "copy"]
+)
 
 _FAMILIAR = {
     frozenset({"integer_pow", "mul", "add", "tanh"}): "gelu",

@@ -43,6 +43,8 @@ class View:
       factor: for a nonlinearity of the form f(x) = x g(x) (gelu, silu ...) what computes g(x);
         else None.
       nonneg: for each input whether it is known to be >= 0.
+      affine: for a matmul, what takes it apart into weights and bias
+        (:class:`jaxrel.affine.Affine`); else None.
     """
 
     function: Callable[..., Any]
@@ -53,11 +55,40 @@ class View:
     variant: str = ""
     factor: Callable[[], jax.Array] | None = None
     nonneg: tuple[bool, ...] = ()
+    affine: Callable[[], Affine] | None = None
 
     def vjp(self, m: Any) -> tuple[jax.Array, ...]:
         """The plain VJP: what the gradient would send to each input."""
         _, pullback = jax.vjp(self.function, *self.inputs)
         return pullback(m)
+
+
+class Affine(Protocol):
+    """z = linear(x, weight) + bias; see :class:`jaxrel.affine.Affine`."""
+
+    linear: Callable[[jax.Array, jax.Array], jax.Array]
+    weight: jax.Array
+    bias: jax.Array | None
+
+    def back(self, like: jax.Array, weight: jax.Array, s: jax.Array) -> jax.Array:
+        """The transpose of ``linear`` with the given weights, applied to ``s``."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """What a rule returns whose relevance is not all proportional to x.
+
+    Each value has a companion that is worth 1 and enters nothing; its multiplier is relevance
+    itself: R = x multiplier + 1 relevance. Exact at x = 0.
+
+    Attributes:
+      multiplier: what is proportional to x, or None.
+      relevance: what is not; of x's shape.
+    """
+
+    multiplier: jax.Array | None
+    relevance: jax.Array
 
 
 class RuleFunction(Protocol):
@@ -82,9 +113,11 @@ class Rule:
 
     Attributes:
       kinds: kinds of steps the rule has a formula for; empty: any.
+      emits_unit: whether it returns a :class:`Unit`.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset()
+    emits_unit: ClassVar[bool] = False
 
     def is_gradient(self, homogeneous: bool, variant: str) -> bool:
         """Tells whether the rule is the plain VJP on a step with these properties.
@@ -114,7 +147,7 @@ def rule(*kinds: str) -> Callable[[type[T]], type[T]]:
         cls.kinds = frozenset(kinds)  # type: ignore[attr-defined]
         cls = dataclasses.dataclass(frozen=True)(cls)
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-        static = [f.name for f in fields if f.type in ("bool", "str", bool, str)]
+        static = [f.name for f in fields if set(str(f.type).split(" | ")) <= {"bool", "str"}]
         leaves = [f.name for f in fields if f.name not in static]
         return jax.tree_util.register_dataclass(cls, leaves, static)
 

@@ -1,4 +1,8 @@
-"""Rules for z = W x + b, the whole affine step: bias, running-average BatchNorm, scales."""
+"""Rules for z = W x + b that leave the weights as they are.
+
+z is the whole affine step: bias, running-average BatchNorm, scales. ``bias=False`` leaves b out of
+the denominators, so that it takes no relevance.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,41 @@ from typing import Any
 
 import jax
 
-from ..numerics import kept_share
-from .base import Rule, View, rule
+from ..numerics import Eps, divide, kept_share, stabilize
+from .base import Rule, Unit, View, rule
+
+
+@rule("matmul", "sum", "linear")
+class Epsilon(Rule):
+    """LRP-epsilon, m_x = W^T (m z / S(z)).
+
+    The rule of Bach et al. 2015 (equation 6 of Samek et al. 2015), R_i = sum_j x_i w_ij R_j / S(z_j).
+    The bias is in z and takes its part; what the stabiliser adds to z is lost. With eps = 0 it is
+    the gradient (LRP-0); at z = 0 too, where 0 / 0 is taken as 1.
+
+    Attributes:
+      eps: the stabiliser: a number in units of z, or a :class:`~jaxrel.Stabilizer`.
+      bias: whether b is in the denominator.
+    """
+
+    eps: Eps = 1e-6
+    bias: bool = True
+
+    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
+        """With the number 0 as eps."""
+        return self.bias and isinstance(self.eps, int | float) and self.eps == 0
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        if self.bias or view.affine is None:
+            return view.vjp(m * kept_share(view.output, self.eps))
+        own = without_bias(view)
+        return view.vjp(m * view.output / stabilize(own, self.eps))
 
 
 @rule("matmul", "sum", "linear")
 class Normalized(Rule):
-    """m_x = W^T (m z / (z + blip sgn z)).
-
-    The rule of LRP (Bach et al. 2015; equation 6 of Samek et al. 2015): R_i = sum_j x_i w_ij R_j /
-    (z_j + blip sgn z_j). With blip = 0 it is the gradient; at z = 0 too, where 0 / 0 is taken as 1.
-    The bias is in z and absorbs its part.
+    """m_x = W^T (m z / (z + blip sgn z)): :class:`Epsilon` in the words of the source text.
 
     Attributes:
       blip: height of the jump at 0, in units of z.
@@ -26,27 +54,52 @@ class Normalized(Rule):
 
     def is_gradient(self, homogeneous: bool, variant: str) -> bool:
         """With the number 0 as blip."""
-        return isinstance(self.blip, int | float) and self.blip == 0
+        return Epsilon(self.blip).is_gradient(homogeneous, variant)
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
-        return view.vjp(m * kept_share(view.output, self.blip))
+        return Epsilon(self.blip)(view, m)
 
 
 @rule("matmul", "sum", "linear")
-class Epsilon(Rule):
-    """LRP-epsilon, m_x = W^T (m z / S(z)): :class:`Normalized` by the field's usual name.
+class Norm(Rule):
+    """m_x = J^T (m z / S(z)): shares in proportion to what each part contributes to z.
+
+    :class:`Epsilon` by the name it has on average pools and residual sums.
 
     Attributes:
-      eps: the stabiliser, in units of z.
+      eps: the stabiliser.
     """
 
-    eps: float | jax.Array = 1e-6
-
-    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
-        """With the number 0 as eps."""
-        return isinstance(self.eps, int | float) and self.eps == 0
+    eps: Eps = 1e-6
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
-        return view.vjp(m * kept_share(view.output, self.eps))
+        return Epsilon(self.eps)(view, m)
+
+
+@rule("matmul", "linear", "nonlinearity")
+class Pass(Rule):
+    """R_x = R_z: relevance is handed on as it is; z has the shape of x.
+
+    On a nonlinearity m_x = m f(x) / x, so that R is unchanged also where f(0) != 0 (sigmoid): what
+    Zennit and LXT do. ``Slope`` is the same where f(0) = 0.
+    """
+
+    emits_unit = True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        return Unit(None, m * view.output)
+
+
+def without_bias(view: View) -> jax.Array:
+    """Z - b, of a matmul."""
+    assert view.affine is not None
+    bias = view.affine().bias
+    return view.output if bias is None else view.output - bias
+
+
+def shares(view: View, m: jax.Array, z: jax.Array, eps: Eps) -> jax.Array:
+    """M z / S(z'): relevance that arrives over another denominator z'."""
+    return divide(m * view.output, stabilize(z, eps))

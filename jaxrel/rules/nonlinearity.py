@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ..numerics import secant
@@ -62,3 +63,19 @@ class GuidedRelu(Rule):
         """See :class:`RuleFunction`."""
         (x,) = view.inputs
         return jnp.where(x > 0, jnp.maximum(m, 0), 0).astype(x.dtype)
+
+
+@rule("nonlinearity")
+class BetaSmooth(Rule):
+    """m_x = m sigmoid(beta x): relu as if it were softplus (Dombrowski et al. 2019).
+
+    Attributes:
+      beta: sharpness, in units of 1 / x.
+    """
+
+    beta: float | jax.Array = 10.0
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        (x,) = view.inputs
+        return m * jax.nn.sigmoid(jnp.asarray(self.beta, x.dtype) * x)

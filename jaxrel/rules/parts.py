@@ -1,0 +1,177 @@
+"""Rules for z = W x + b that treat positive and negative parts apart.
+
+Written with p = W+ x+ + W- x- + b+ and n = W- x+ + W+ x- + b-, so z = p + n: one more forward pass
+finds both. Where x >= 0 is known (after relu), the halves with x- are not computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..numerics import Eps
+from .base import Affine, Rule, View, rule
+from .matmul import shares, without_bias
+
+
+@rule("matmul")
+class Gamma(Rule):
+    """m_x = W'^T (m z / S(W' x + b')), W' = W + gamma W+, b' = b + gamma b+ (Montavon et al. 2019).
+
+    For x >= 0; on inputs of both signs :class:`GeneralizedGamma` is meant.
+
+    Attributes:
+      gamma: how much positive weights are favoured; 0 is LRP-0.
+      eps: the stabiliser.
+      bias: True: as above. False: b' = 0. ``"plain"``: b' = b (Captum's GammaRule).
+    """
+
+    gamma: float | jax.Array = 0.25
+    eps: Eps = 1e-6
+    bias: bool | str = True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        (x,), affine = view.inputs, _affine(view)
+        positive = jnp.maximum(affine.weight, 0)
+        own = view.output if self.bias else without_bias(view)
+        more = affine.linear(x, positive)
+        if self.bias is True and affine.bias is not None:
+            more = more + jnp.maximum(affine.bias, 0)
+        s = shares(view, m, own + self.gamma * more, self.eps)
+        return affine.back(x, affine.weight + self.gamma * positive, s)
+
+
+@rule("matmul")
+class GeneralizedGamma(Rule):
+    """Gamma for inputs and outputs of both signs (Andeol et al. 2021; Zennit's Gamma).
+
+    Positive z is shared by z + gamma p, negative z by z + gamma n: P = [z > 0] m z / S(z + gamma p),
+    N = [z < 0] m z / S(z + gamma n); with Wp = W + gamma W+, Wn = W + gamma W-, m_x =
+    Wp^T P + Wn^T N where x >= 0, and with Wp and Wn exchanged where x < 0.
+
+    Attributes:
+      gamma: how much contributions of z's own sign are favoured.
+      eps: the stabiliser.
+      bias: False leaves b out of the denominators.
+    """
+
+    gamma: float | jax.Array = 0.25
+    eps: Eps = 1e-6
+    bias: bool = True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        affine, z = _affine(view), view.output
+        own, p, n = parts(view, self.bias)
+        sp = jnp.where(z > 0, shares(view, m, own + self.gamma * p, self.eps), 0)
+        sn = jnp.where(z < 0, shares(view, m, own + self.gamma * n, self.eps), 0)
+        wp = affine.weight + self.gamma * jnp.maximum(affine.weight, 0)
+        wn = affine.weight + self.gamma * jnp.minimum(affine.weight, 0)
+        return back_by_sign(view, wp, wn, sp, sn)
+
+
+@rule("matmul")
+class AlphaBeta(Rule):
+    """Positive contributions get alpha, negative ones -beta: sa = m z / S(p), sb = m z / S(n).
+
+    m_x = alpha W+^T sa - beta W-^T sb where x >= 0, and with W+ and W- exchanged where x < 0
+    (Bach et al. 2015, equation 60). A unit with no negative part hands on alpha times what it got.
+
+    Attributes:
+      alpha, beta: alpha - beta = 1 conserves.
+      eps: the stabiliser.
+      bias: False leaves b out of the denominators.
+    """
+
+    alpha: float | jax.Array = 2.0
+    beta: float | jax.Array = 1.0
+    eps: Eps = 1e-6
+    bias: bool = True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        weight = _affine(view).weight
+        _, p, n = parts(view, self.bias)
+        sa = self.alpha * shares(view, m, p, self.eps)
+        one_sided = isinstance(self.beta, int | float) and self.beta == 0
+        sb = None if one_sided else -self.beta * shares(view, m, n, self.eps)
+        return back_by_sign(view, jnp.maximum(weight, 0), jnp.minimum(weight, 0), sa, sb)
+
+
+@rule("matmul")
+class ZPlus(Rule):
+    """Positive contributions only: ``AlphaBeta(1, 0)`` (Montavon et al. 2017).
+
+    Attributes:
+      eps: the stabiliser.
+      bias: False leaves b out of the denominators.
+    """
+
+    eps: Eps = 1e-6
+    bias: bool = True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        return AlphaBeta(1.0, 0.0, self.eps, self.bias)(view, m)
+
+
+@rule("matmul")
+class PositiveWeights(Rule):
+    """m_x = W+^T (m z / S(W+ x + b)): the inputs are not split, the bias stays as it is.
+
+    The z-plus rule as Captum's ``Alpha1_Beta0_Rule`` has it; :class:`ZPlus` for x >= 0, b >= 0.
+
+    Attributes:
+      eps: the stabiliser.
+      bias: False leaves b out of the denominators.
+    """
+
+    eps: Eps = 1e-9
+    bias: bool = True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        (x,), affine = view.inputs, _affine(view)
+        positive = jnp.maximum(affine.weight, 0)
+        z = affine.linear(x, positive)
+        if self.bias and affine.bias is not None:
+            z = z + affine.bias
+        return affine.back(x, positive, shares(view, m, z, self.eps))
+
+
+def parts(view: View, bias: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns z, p and n; without their biases if ``bias`` is False."""
+    (x,), affine = view.inputs, _affine(view)
+    positive = jnp.maximum(affine.weight, 0)
+    if view.nonneg[0]:
+        p = affine.linear(x, positive)
+    else:
+        negative = jnp.minimum(affine.weight, 0)
+        p = affine.linear(jnp.maximum(x, 0), positive) + affine.linear(jnp.minimum(x, 0), negative)
+    if bias and affine.bias is not None:
+        p = p + jnp.maximum(affine.bias, 0)
+    z = view.output if bias else without_bias(view)
+    return z, p, jnp.minimum(z - p, 0)  # rounding must not make n positive
+
+
+def back_by_sign(
+    view: View, wa: jax.Array, wb: jax.Array, sa: jax.Array, sb: jax.Array | None
+) -> jax.Array:
+    """Wa^T sa + wb^T sb where x >= 0, wb^T sa + wa^T sb where x < 0; without ``sb`` if None."""
+    (x,), affine = view.inputs, _affine(view)
+
+    def back(first: jax.Array, second: jax.Array) -> jax.Array:
+        m = affine.back(x, first, sa)
+        return m if sb is None else m + affine.back(x, second, sb)
+
+    if view.nonneg[0]:
+        return back(wa, wb)
+    return jnp.where(x >= 0, back(wa, wb), back(wb, wa))
+
+
+def _affine(view: View) -> Affine:
+    assert view.affine is not None
+    return view.affine()

@@ -1,0 +1,91 @@
+"""Rules for z = W x + b whose relevance is not proportional to x: what goes to the unit input.
+
+For the layer that reads the input; exact at x = 0. See :class:`jaxrel.rules.Unit`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..numerics import Eps
+from .base import Rule, Unit, View, rule
+from .matmul import shares
+
+
+@rule("matmul")
+class WSquare(Rule):
+    """R_x = (W^2)^T (m z / S(sum_i W_i^2 + b^2)): by the weights alone (Montavon et al. 2017).
+
+    Attributes:
+      eps: the stabiliser, in units of W^2.
+      bias: False leaves b^2 out.
+    """
+
+    eps: Eps = 1e-6
+    bias: bool = True
+    emits_unit = True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        assert view.affine is not None
+        (x,), affine = view.inputs, view.affine()
+        squares = affine.weight**2
+        z = affine.linear(jnp.ones_like(x), squares)
+        if self.bias and affine.bias is not None:
+            z = z + affine.bias**2
+        return Unit(None, affine.back(x, squares, shares(view, m, z, self.eps)))
+
+
+@rule("matmul")
+class Flat(Rule):
+    """Everything that z reads gets the same: W := 1, b := 0 (Lapuschkin et al. 2019).
+
+    Attributes:
+      eps: the stabiliser, in units of a count.
+    """
+
+    eps: Eps = 1e-6
+    emits_unit = True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        assert view.affine is not None
+        (x,), affine = view.inputs, view.affine()
+        ones = jnp.ones_like(affine.weight)
+        z = affine.linear(jnp.ones_like(x), ones)
+        return Unit(None, affine.back(x, ones, shares(view, m, z, self.eps)))
+
+
+@rule("matmul")
+class ZBox(Rule):
+    """For inputs within a box, low <= x <= high (Montavon et al. 2017): the z^B rule.
+
+    D = W x - W+ low - W- high, s = m z / S(D); R_x = x W^T s - low W+^T s - high W-^T s. The bias
+    cancels.
+
+    Attributes:
+      low, high: the box, in units of the layer's input (after any normalisation); numbers, or
+        arrays that broadcast to it.
+      eps: the stabiliser.
+    """
+
+    low: float | jax.Array
+    high: float | jax.Array
+    eps: Eps = 1e-6
+    emits_unit = True
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        assert view.affine is not None
+        (x,), affine = view.inputs, view.affine()
+        low, high = (jnp.broadcast_to(v, x.shape).astype(x.dtype) for v in (self.low, self.high))
+        positive, negative = jnp.maximum(affine.weight, 0), jnp.minimum(affine.weight, 0)
+        z = view.output if affine.bias is None else view.output - affine.bias
+        s = shares(
+            view, m, z - affine.linear(low, positive) - affine.linear(high, negative), self.eps
+        )
+        unit = -low * affine.back(x, positive, s) - high * affine.back(x, negative, s)
+        return Unit(affine.back(x, affine.weight, s), unit)
