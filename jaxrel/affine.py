@@ -52,7 +52,7 @@ def take_apart(step: Step, values: Sequence[Any]) -> Affine:
     live = first.operands.index(step.operands[step.live[0]])
 
     def matmul(x: jax.Array, weight: jax.Array) -> jax.Array:
-        operands = [env[v] if v in env else None for v in first.operands]
+        operands = [env.get(v) for v in first.operands]
         operands[live], operands[1 - live] = x, weight
         return _compat.bind(first.eqn, operands)[0]
 
@@ -78,7 +78,7 @@ def take_apart(step: Step, values: Sequence[Any]) -> Affine:
     return Affine(lambda x, w: run(matmul(x, w), frozenset()), weight, bias)
 
 
-_ARITHMETIC = frozenset(["add", "sub", "mul", "div", "neg"])
+_ARITHMETIC = frozenset("add sub mul div neg".split())
 _SCALES = frozenset(["mul", "div", "neg"])
 
 

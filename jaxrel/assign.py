@@ -90,7 +90,7 @@ def _unsupported(step: Step) -> UnsupportedPrimitive:
 
 def _warn_of_unused(plan: Plan, rules: RuleSet, used: set[int | None]) -> None:
     for index, (match, rule) in enumerate(rules.overrides):
-        if index in used:
+        if index in used or index < rules.optional:
             continue
         hit = [step for step in plan.walk() if specificity(match, step)]
         if not hit:

@@ -34,11 +34,24 @@ class First:
 
     Normalising, transposing, padding and cutting into patches come before it. (The product rule
     that gives all to the first factor is :class:`jaxrel.rules.First`.)
+
+    Attributes:
+      variant: ``"conv"`` or ``"dense"``: only if it is of this variant.
+
+    Raises:
+      ValueError: the variant is neither.
     """
+
+    variant: str = ""
+
+    def __post_init__(self):
+        """Checks the variant."""
+        if self.variant not in ("", "conv", "dense"):
+            raise ValueError(f'First({self.variant!r}): "conv", "dense" or nothing.')
 
     def __str__(self) -> str:
         """As written."""
-        return "First()"
+        return f'First("{self.variant}")' if self.variant else "First()"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +86,8 @@ Match = str | First | Kind
 def specificity(match: Match, step: Step) -> int:
     """How specifically ``match`` means ``step``; 0: not at all."""
     match match:
-        case First():
-            return 4 if step.first else 0
+        case First(variant):
+            return 4 if step.first and variant in ("", step.variant) else 0
         case Kind(name):
             return 2 if name == step.variant else int(name == step.kind)
         case str():

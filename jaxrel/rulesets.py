@@ -78,6 +78,7 @@ class RuleSet:
       linear: everything else that is linear.
       other: any other differentiable primitive; None: raise, unless a match names it.
       overrides: pairs (match, rule), later ones first among equals.
+      optional: how many of the first overrides may match nothing without a warning: a preset's own.
 
     Raises:
       TypeError: a rule is given to a kind it has no formula for, or is no rule; or a match is none.
@@ -94,6 +95,7 @@ class RuleSet:
     linear: RuleFunction = Gradient()
     other: RuleFunction | None = None
     overrides: tuple[tuple[Match, RuleFunction], ...] = ()
+    optional: int = 0
 
     def __post_init__(self):
         """Checks that each rule suits its row."""
@@ -145,7 +147,7 @@ class RuleSet:
         return "\n".join(f"{name:<{width}}  {describe(rule)}" for name, rule in rows)
 
 
-_ROWS = tuple(field.name for field in dataclasses.fields(RuleSet))[:-1]
+_ROWS = tuple(field.name for field in dataclasses.fields(RuleSet))[:-2]
 
 
 def describe(rule: RuleFunction | None) -> str:
@@ -170,12 +172,13 @@ def _check(where: Any, rule: Any, kinds: frozenset[str]) -> None:
         )
 
 
-def _flatten(rules: RuleSet) -> tuple[tuple[Any, ...], tuple[Match, ...]]:
+def _flatten(rules: RuleSet) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     rows = tuple(getattr(rules, kind) for kind in _ROWS)
     plain = [rule for _, rule in rules.overrides]
     matches = tuple(match for match, _ in rules.overrides)
     parts = [_split(rule) for rule in (*rows, *plain)]
-    return tuple(tree for tree, _ in parts), (matches, tuple(f for _, f in parts))  # type: ignore
+    functions = tuple(function for _, function in parts)
+    return tuple(tree for tree, _ in parts), (matches, functions, rules.optional)
 
 
 def _split(rule: Any) -> tuple[Any, Any]:
@@ -186,13 +189,14 @@ def _split(rule: Any) -> tuple[Any, Any]:
 
 
 def _unflatten(structure: Any, children: Any) -> RuleSet:
-    matches, functions = structure
+    matches, functions, optional = structure
     rules = [f if f is not None else tree for tree, f in zip(children, functions, strict=True)]
     new = object.__new__(RuleSet)  # unchecked: jax unflattens with placeholders for leaves
     for kind, rule in zip(_ROWS, rules, strict=False):
         object.__setattr__(new, kind, rule)
     overrides = tuple(zip(matches, rules[len(_ROWS) :], strict=True))
     object.__setattr__(new, "overrides", overrides)
+    object.__setattr__(new, "optional", optional)
     return new
 
 
@@ -250,7 +254,7 @@ def epsilon_plus(eps: Eps = 1e-6, stabilizer: Eps = 1e-6, bias: bool = True) -> 
       bias: False leaves biases out of the denominators.
     """
     rules = _proportional(Epsilon(eps, bias), stabilizer)
-    return rules | {Kind("conv"): ZPlus(stabilizer, bias)}
+    return _preset(rules, {Kind("conv"): ZPlus(stabilizer, bias)})
 
 
 def epsilon_plus_flat(eps: Eps = 1e-6, stabilizer: Eps = 1e-6, bias: bool = True) -> RuleSet:
@@ -259,7 +263,7 @@ def epsilon_plus_flat(eps: Eps = 1e-6, stabilizer: Eps = 1e-6, bias: bool = True
     Args:
       eps, stabilizer, bias: as for :func:`epsilon_plus`.
     """
-    return epsilon_plus(eps, stabilizer, bias) | {First(): Flat(stabilizer)}
+    return _preset(epsilon_plus(eps, stabilizer, bias), {First(): Flat(stabilizer)})
 
 
 def epsilon_alpha2_beta1(eps: Eps = 1e-6, stabilizer: Eps = 1e-6, bias: bool = True) -> RuleSet:
@@ -269,7 +273,7 @@ def epsilon_alpha2_beta1(eps: Eps = 1e-6, stabilizer: Eps = 1e-6, bias: bool = T
       eps, stabilizer, bias: as for :func:`epsilon_plus`.
     """
     rules = _proportional(Epsilon(eps, bias), stabilizer)
-    return rules | {Kind("conv"): AlphaBeta(2.0, 1.0, stabilizer, bias)}
+    return _preset(rules, {Kind("conv"): AlphaBeta(2.0, 1.0, stabilizer, bias)})
 
 
 def epsilon_alpha2_beta1_flat(
@@ -280,7 +284,8 @@ def epsilon_alpha2_beta1_flat(
     Args:
       eps, stabilizer, bias: as for :func:`epsilon_plus`.
     """
-    return epsilon_alpha2_beta1(eps, stabilizer, bias) | {First(): Flat(stabilizer)}
+    rules = epsilon_alpha2_beta1(eps, stabilizer, bias)
+    return _preset(rules, {First(): Flat(stabilizer)})
 
 
 def epsilon_gamma_box(
@@ -291,7 +296,9 @@ def epsilon_gamma_box(
     stabilizer: Eps = 1e-6,
     bias: bool = True,
 ) -> RuleSet:
-    """Epsilon on dense layers, gamma on convolutions, the box rule on the first (Zennit's).
+    """Epsilon on dense layers, gamma on convolutions, the box rule on a first convolution.
+
+    Zennit's; a network that begins with a dense layer gets no box there.
 
     Args:
       low, high: bounds of the first layer's input (after any normalisation).
@@ -300,8 +307,8 @@ def epsilon_gamma_box(
       stabilizer, bias: as for :func:`epsilon_plus`.
     """
     rules = _proportional(Epsilon(eps, bias), stabilizer)
-    gammas = {Kind("conv"): GeneralizedGamma(gamma, stabilizer, bias)}
-    return rules | gammas | {First(): ZBox(low, high, stabilizer)}
+    gammas = GeneralizedGamma(gamma, stabilizer, bias)
+    return _preset(rules, {Kind("conv"): gammas, First("conv"): ZBox(low, high, stabilizer)})
 
 
 def excitation_backprop(stabilizer: Eps = 1e-6) -> RuleSet:
@@ -329,7 +336,7 @@ def deep_taylor(
     if (low is None) != (high is None):
         raise ValueError("deep_taylor: give both low and high, or neither.")
     first = WSquare(eps) if low is None or high is None else ZBox(low, high, eps)
-    return _proportional(ZPlus(eps), eps) | {First(): first}
+    return _preset(_proportional(ZPlus(eps), eps), {First(): first})
 
 
 def attn_lrp(eps: Eps = 0.0) -> RuleSet:
@@ -348,13 +355,19 @@ def cp_lrp(eps: Eps = 0.0) -> RuleSet:
       eps: of the dense layers.
     """
     rules = RuleSet(matmul=Epsilon(eps), softmax=Detach())
-    return rules | {Kind("attention"): Second(), Kind("gate"): Second()}
+    return _preset(rules, {Kind("attention"): Second(), Kind("gate"): Second()})
 
 
 def _proportional(matmul: RuleFunction, stabilizer: Eps) -> RuleSet:
     """Average pools and residual sums by what each part contributes, as Zennit has them."""
     norm = Norm(stabilizer)
-    return RuleSet(matmul=matmul, sum=norm) | {Kind("pool"): norm}
+    return _preset(RuleSet(matmul=matmul, sum=norm), {Kind("pool"): norm})
+
+
+def _preset(rules: RuleSet, overrides: Mapping[Match, RuleFunction]) -> RuleSet:
+    """Overrides that are part of a preset: a network without convolutions is no mistake."""
+    rules = rules | overrides
+    return dataclasses.replace(rules, optional=len(rules.overrides))
 
 
 _PRESETS = {

@@ -1,12 +1,13 @@
 """Companions: where relevance flows that is not proportional to a value.
 
-A rule such as ``Flat`` or ``ZBox`` sends relevance to pixels that are 0. No multiplier can say that,
-R = x m being 0 there. So values between such a rule and the input get a companion of their shape,
-which is worth 1 and enters nothing. Its cotangent is relevance itself, and R = x m + r.
+A rule such as ``Flat`` or ``ZBox`` sends relevance to pixels that are 0. No multiplier can say
+that, R = x m being 0 there. So values between such a rule and the input get a companion of their
+shape, which is worth 1 and enters nothing. Its cotangent is relevance itself, and R = x m + r.
 
 Companions go where relevance can be handed on whole: through structural operations, scaling and
-shifting (normalising a picture), nonlinearities, and maxima to the winner. Where they end (a sum, a
-pool, another matmul), and where a nested plan begins, relevance becomes a multiplier again, m + r / z.
+shifting (normalising a picture), nonlinearities, and maxima to the winner. Where they end (a sum,
+a pool, another matmul), and where a nested plan begins, relevance becomes a multiplier again,
+m + r / z.
 """
 
 from __future__ import annotations

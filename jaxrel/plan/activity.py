@@ -20,40 +20,15 @@ from .steps import CONSTANT, Fact
 Nest = Callable[[Node, Sequence[Fact]], tuple[tuple[Any, ...], Sequence[Fact]]]
 """Plans what a control node holds: operand facts -> (nested plans, result facts)."""
 
-_ALWAYS_NONNEG = frozenset(
-    ["abs", "square", "exp", "exp2", "logistic", "sqrt", "rsqrt", "erfc", "cosh"]
-)
+_ALWAYS_NONNEG = frozenset("abs square exp exp2 logistic sqrt rsqrt erfc cosh".split())
 _KEEPS_NONNEG = (
     STRUCTURAL
     | REDUCE_MAX
     | WINDOW_MAX
     | frozenset(
-        [
-            "add",
-            "mul",
-            "div",
-            "select_n",
-            "reduce_sum",
-            "cumsum",
-            "reduce_window_sum",
-            "add_any",
-            "min",
-            "pow",
-            "expm1",
-            "log1p",
-            "tanh",
-            "sinh",
-            "asinh",
-            "atan",
-            "erf",
-            "cbrt",
-            "dot_general",
-            "conv_general_dilated",
-            "scatter-add",
-            "clamp",
-            "sort",
-            "integer_pow",
-        ]
+        "add mul div select_n reduce_sum cumsum reduce_window_sum add_any min pow expm1 log1p "
+        "tanh sinh asinh atan erf cbrt dot_general conv_general_dilated scatter-add clamp sort "
+        "integer_pow".split()
     )
 ) - {"reduce_window_min"}
 

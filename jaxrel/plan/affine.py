@@ -16,8 +16,8 @@ from .primitives import AFFINE, MATMUL
 from .steps import Group
 from .view import GraphView
 
-_SAME_SHAPE = frozenset(["convert_element_type", "copy", "copy_p", "reduce_precision"])
-_RESHAPES = frozenset(["reshape", "squeeze", "expand_dims", "broadcast_in_dim"])
+_SAME_SHAPE = frozenset("convert_element_type copy copy_p reduce_precision".split())
+_RESHAPES = frozenset("reshape squeeze expand_dims broadcast_in_dim".split())
 
 
 def find_affine(view: GraphView, taken: set[int]) -> dict[int, Group]:

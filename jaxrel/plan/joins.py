@@ -17,17 +17,7 @@ from .steps import Group
 from .view import ROOT, GraphView
 
 _LINEAR_IN_JOIN = frozenset(
-    [
-        "add",
-        "sub",
-        "neg",
-        "convert_element_type",
-        "copy",
-        "copy_p",
-        "add_any",
-        "reduce_precision",
-        "name",
-    ]
+    "add sub neg convert_element_type copy copy_p add_any reduce_precision name".split()
 )
 
 
@@ -132,7 +122,7 @@ def _linear_read(view: GraphView, region: tuple[int, ...], start: int) -> tuple[
         index = following[0]
 
 
-_SCALES = frozenset(["mul", "div", "neg", "convert_element_type", "copy", "copy_p"])
+_SCALES = frozenset("mul div neg convert_element_type copy copy_p".split())
 
 
 def _leads_to(view: GraphView, index: int, start: int) -> bool:

@@ -6,9 +6,7 @@ from .. import _compat
 from .graph import Node
 from .view import GraphView
 
-_UNSHOWN = frozenset(
-    ["reshape", "broadcast_in_dim", "convert_element_type", "squeeze", "transpose", "copy"]
-)
+_UNSHOWN = frozenset("reshape broadcast_in_dim convert_element_type squeeze transpose copy".split())
 
 _FAMILIAR = {
     frozenset({"integer_pow", "mul", "add", "tanh"}): "gelu",

@@ -101,5 +101,5 @@ def is_elementwise_call(node: Node, operands: Sequence[Fact], plans: tuple[Plan,
 
 
 _ELEMENTWISE_CALL = frozenset(
-    ["add", "sub", "mul", "div", "neg", "max", "min", "select_n", "convert_element_type", "copy"]
+    "add sub mul div neg max min select_n convert_element_type copy".split()
 )

@@ -19,24 +19,8 @@ _CARRIES = STRUCTURAL | {"select_n", "mul", "div", "neg"}
 """Linear operations with constants that may stand between two parts of a pattern."""
 
 _STATISTIC = _CARRIES | frozenset(
-    [
-        "add",
-        "sub",
-        "square",
-        "integer_pow",
-        "sqrt",
-        "rsqrt",
-        "pow",
-        "max",
-        "min",
-        "abs",
-        "reduce_sum",
-        "psum",
-        "stop_gradient",
-        "clamp",
-        "dot_general",
-        "add_any",
-    ]
+    "add sub square integer_pow sqrt rsqrt pow max min abs reduce_sum psum stop_gradient clamp "
+    "dot_general add_any".split()
 )
 """What a normalization statistic is made of."""
 
