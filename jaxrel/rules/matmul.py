@@ -19,8 +19,8 @@ class Epsilon(Rule):
     """LRP-epsilon, m_x = W^T (m z / S(z)).
 
     The rule of Bach et al. 2015 (equation 6 of Samek et al. 2015): R_i = sum_j x_i w_ij R_j /
-    S(z_j). The bias is in z and takes its part; what the stabiliser adds to z is lost. With eps = 0 it is
-    the gradient (LRP-0); at z = 0 too, where 0 / 0 is taken as 1.
+    S(z_j). The bias is in z and takes its part; what the stabiliser adds to z is lost. With eps = 0
+    it is the gradient (LRP-0); at z = 0 too, where 0 / 0 is taken as 1.
 
     Attributes:
       eps: the stabiliser: a number in units of z, or a :class:`~jaxrel.Stabilizer`.
