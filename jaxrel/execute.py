@@ -105,7 +105,7 @@ def _is_float(value: Any) -> bool:
 
 def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
     """Executes the nodes of a step on the values of its operands, as they are."""
-    if len(step.nodes) == 1:
+    if step.operands == step.nodes[0].operands and len(step.nodes) == 1:
         return _compat.bind(step.nodes[0].eqn, values)
     env = dict(zip(step.operands, values, strict=True))
     for node in step.nodes:
@@ -223,13 +223,16 @@ def _apply(
             f"inputs of a {step.kind} step ({step.operation}, {step.location or 'no layer'})."
         )
     for given, x in (*zip(sent, view.inputs, strict=True), *zip(units, view.inputs, strict=False)):
-        if given is not None and (given.shape, given.dtype) != (x.shape, x.dtype):
+        if given is not None and given.shape != x.shape:
             raise RuleError(
-                f"{describe(rule)} returned a multiplier {given.dtype}{given.shape} for an input "
-                f"{x.dtype}{x.shape} of a {step.kind} step ({step.operation}, "
+                f"{describe(rule)} returned a multiplier of shape {given.shape} for an input of "
+                f"shape {x.shape} of a {step.kind} step ({step.operation}, "
                 f"{step.location or 'no layer'})."
             )
-    return dict(zip(step.live, sent, strict=True)), units
+    # a step may compute in a wider type than its input has
+    cast = [g if g is None else g.astype(x.dtype) for g, x in zip(sent, view.inputs, strict=True)]
+    units = [r.astype(x.dtype) for r, x in zip(units, view.inputs, strict=False)]
+    return dict(zip(step.live, cast, strict=True)), units
 
 
 def _plain(step: Step, values: Sequence, m: list, asked: _Differentiated) -> dict[int, Any]:

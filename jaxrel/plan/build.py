@@ -145,10 +145,13 @@ def _step(view: GraphView, group: Group, bodies: tuple[Plan, ...]) -> Step:
 
 
 def _operands(view: GraphView, group: Group, nodes: tuple[Node, ...]):
-    if len(nodes) == 1:
-        operands = nodes[0].operands
-        live = tuple(operands.index(v) for v in group.live) or tuple(view.live(nodes[0]))
-        return operands, live
+    """Value numbers a step reads and which of them are live.
+
+    A node on its own has the operands of its equation, in their order. A group has each value once:
+    as a function of x, ``x * x`` has one operand.
+    """
+    if not group.live:
+        return nodes[0].operands, tuple(view.live(nodes[0]))
     made = {value for node in nodes for value in node.results}
     outside = dict.fromkeys(v for node in nodes for v in node.operands if v not in made)
     constants = [v for v in outside if v not in group.live]

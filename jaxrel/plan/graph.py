@@ -15,8 +15,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import _compat
-from .primitives import CALLS
+from .primitives import CALLS, CONTROL, OPAQUE
 
 Path = tuple[str, ...]
 
@@ -80,6 +82,8 @@ class _Flattener:
         self.graph = graph
         self.values = itertools.count()
         self.call_numbers = itertools.count()
+        self.made: dict[Any, list[int]] = {}
+        self.literals: dict[Any, int] = {}
 
     def run(self, jaxpr: Any, path: Path, calls: tuple) -> None:
         inner, consts = _compat.open_jaxpr(jaxpr)
@@ -97,6 +101,28 @@ class _Flattener:
         self.graph.constants[value] = content
         return value
 
+    def node(self, eqn: Any, operands: tuple[int, ...], path: Path, calls: tuple) -> list[int]:
+        """Appends a node; of two equal equations (``exp(x) / exp(x).sum()``) there is one."""
+        key = _key(eqn, operands)
+        if key is not None and key in self.made:
+            return self.made[key]
+        results = [self.number(var.aval) for var in eqn.outvars]
+        node = Node(eqn, eqn.primitive.name, operands, tuple(results), path, calls)
+        self.graph.nodes.append(node)
+        if key is not None:
+            self.made[key] = results
+        return results
+
+    def literal(self, content: Any, aval: Any) -> int:
+        """Numbers a literal; equal scalars are one value."""
+        key = (aval.str_short(), repr(content)) if np.ndim(content) == 0 else None
+        if key is None or key not in self.literals:
+            value = self.constant(content, aval)
+            if key is not None:
+                self.literals[key] = value
+            return value
+        return self.literals[key]
+
     def walk(self, jaxpr: Any, consts: Sequence, inputs: Sequence[int], path: Path, calls: tuple):
         env: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, content in zip(jaxpr.constvars, consts, strict=True):
@@ -104,7 +130,7 @@ class _Flattener:
 
         def read(atom: Any) -> int:
             if isinstance(atom, _compat.Literal):
-                return self.constant(atom.val, atom.aval)
+                return self.literal(atom.val, atom.aval)
             return env[atom]
 
         for eqn in jaxpr.eqns:
@@ -115,11 +141,21 @@ class _Flattener:
                 frame = (str(eqn.params.get("name", "")), next(self.call_numbers))
                 results = self.walk(body, body_consts, operands, where, (*calls, frame))
             else:
-                results = [self.number(var.aval) for var in eqn.outvars]
-                node = Node(eqn, eqn.primitive.name, operands, tuple(results), where, calls)
-                self.graph.nodes.append(node)
+                results = self.node(eqn, operands, where, calls)
             env.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
+
+
+def _key(eqn: Any, operands: tuple[int, ...]) -> Any:
+    """What makes two equations equal; None for those that are never merged."""
+    if eqn.effects or eqn.primitive.name in CONTROL | OPAQUE:
+        return None
+    try:
+        key = (eqn.primitive, operands, tuple(sorted(eqn.params.items())))
+        hash(key)
+    except TypeError:
+        return None
+    return key
 
 
 def _unfolds(eqn: Any) -> bool:

@@ -70,7 +70,7 @@ class Step:
       names: primitive and call names by which a rule set may match it.
       path: layer path, normalised.
       nodes: what is executed, in order.
-      operands: value numbers read; with one node, in its own order.
+      operands: value numbers read; of a node on its own those of its equation, in order.
       live: positions of the live operands in ``operands``, in the order rules see them.
       results: value numbers made.
       first: a matmul that reads an explained input through structural operations only.

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..numerics import divide
 from .base import Rule, View, rule
@@ -28,7 +29,9 @@ class MaximumRule(Rule):
         """See :class:`RuleFunction`."""
         assert view.candidates is not None
         a, pullback = jax.vjp(view.candidates, *view.inputs)
-        factors = self.factors(-a, -view.output) if view.minimum else self.factors(a, view.output)
+        wide = jnp.promote_types(a.dtype, jnp.float32)  # shares of 16-bit values overflow
+        sign = -1 if view.minimum else 1
+        factors = self.factors(sign * a.astype(wide), sign * view.output.astype(wide))
         return pullback((factors * m).astype(a.dtype))
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
@@ -110,18 +113,25 @@ class SoftmaxLimit(MaximumRule):
         present = jnp.isfinite(a)
         beta = jnp.asarray(self.beta, a.dtype)
         u, top = beta * jnp.where(present, a, y), beta * y
-        n, shift = present.sum(0), jnp.maximum(top, 0)  # all in units of exp(shift)
-        excess = present * (jnp.exp(u - shift) - jnp.exp(-shift))
-        mean_excess = excess.sum(0) / n
-        log_mean = top + jnp.log((present * jnp.exp(u - top)).sum(0) / n)
-        log_slope = _ratio_near(log_mean, mean_excess, jnp.exp(jnp.minimum(shift, 40)))
-        return log_slope * _ratio_near(excess, u, jnp.exp(-shift)) / n
+        n, shift = present.sum(0), jnp.maximum(top, 0)  # sums are in units of exp(shift)
+        excess = jnp.where(
+            jnp.abs(u) < 1, jnp.expm1(u) * jnp.exp(-shift), jnp.exp(u - shift) - jnp.exp(-shift)
+        )
+        mean_excess = (present * excess).sum(0) / n
+        mean = (present * jnp.exp(u - top)).sum(0) / n
+        small = mean_excess * jnp.exp(jnp.minimum(shift, 40))  # M - 1, where that can be small
+        log_mean = jnp.where(jnp.abs(small) < 0.5, jnp.log1p(small), top + jnp.log(mean))
+        log_slope = _quotient(
+            log_mean, mean_excess, small, (1 - small / 2 + small**2 / 3) * jnp.exp(shift)
+        )
+        exp_slope = _quotient(excess, u, u, (1 + u / 2 + u**2 / 6) * jnp.exp(-shift))
+        return present * log_slope * exp_slope / n
 
 
-def _ratio_near(a: jax.Array, b: jax.Array, limit: jax.Array) -> jax.Array:
-    """A / b, and its ``limit`` where b is too near 0 for the quotient to have digits."""
-    near = jnp.abs(b) * limit < 10 * jnp.finfo(b.dtype).eps
-    return jnp.where(near, limit, a / jnp.where(near, 1, b))
+def _quotient(a: jax.Array, b: jax.Array, small: jax.Array, series: jax.Array) -> jax.Array:
+    """A quotient a / b, and its series where what it depends on is small."""
+    near = jnp.abs(small) < jnp.finfo(b.dtype).eps ** 0.25
+    return jnp.where(near, jnp.where(near, series, 0), a / jnp.where(near, 1, b))
 
 
 @rule("maximum")
@@ -138,7 +148,8 @@ class AbsoluteValue(MaximumRule):
         def pairwise(candidates: jax.Array) -> jax.Array:
             top = candidates[0]
             for other in candidates[1:]:
-                top = (top + other) / 2 + jnp.abs(top - other) / 2
+                half = (1 + jnp.sign(lax.stop_gradient(top - other))) / 2  # slope of |d|, 0 at 0
+                top = half * top + (1 - half) * other
             return top
 
         present = jnp.isfinite(a)
