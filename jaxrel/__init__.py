@@ -19,6 +19,6 @@ from .errors import UnusedMatchWarning as UnusedMatchWarning
 from .matching import First as First
 from .matching import Kind as Kind
 from .numerics import Stabilizer as Stabilizer
-from .rulesets import RuleSet as RuleSet
+from .ruleset import RuleSet as RuleSet
 
 __version__ = "0.1.0"

@@ -23,7 +23,8 @@ from .naming import leaf_paths, named_modules
 from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
 from .plan.table import Table
-from .rulesets import RuleSet, describe, preset
+from .ruleset import RuleSet, describe
+from .rulesets import preset
 from .units import companioned
 
 Rules = RuleSet | str

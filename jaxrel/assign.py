@@ -14,7 +14,7 @@ from .matching import specificity
 from .plan.primitives import OPAQUE
 from .plan.steps import Plan, Step
 from .rules import RuleFunction
-from .rulesets import RuleSet, describe
+from .ruleset import RuleSet, describe
 
 Assignment = dict[int, RuleFunction | None]
 """Rule by ``id`` of the step; None: the plain VJP."""

@@ -49,8 +49,8 @@ class GeneralizedGamma(Rule):
     """Gamma for inputs and outputs of both signs (Andeol et al. 2021; Zennit's Gamma).
 
     Positive z is shared by z + gamma p, negative z by z + gamma n: P = [z > 0] m z /
-    S(z + gamma p), N = [z < 0] m z / S(z + gamma n). With Wp = W + gamma W+, Wn = W + gamma W-, m_x =
-    Wp^T P + Wn^T N where x >= 0, and with Wp and Wn exchanged where x < 0.
+    S(z + gamma p), N = [z < 0] m z / S(z + gamma n). With Wp = W + gamma W+, Wn = W + gamma W-,
+    m_x = Wp^T P + Wn^T N where x >= 0, and with Wp and Wn exchanged where x < 0.
 
     Attributes:
       gamma: how much contributions of z's own sign are favoured.

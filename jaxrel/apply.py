@@ -1,0 +1,196 @@
+"""One step with its rule: a ``jax.custom_vjp`` around the original operations.
+
+Two things keep relevance differentiable:
+
+* The forward pass calls the *original* operations, not the custom_vjp function itself.
+  Differentiating the residuals then follows the true derivative; calling itself would follow the
+  rule, silently.
+* Everything a rule reads, its hyper-parameters included, is an explicit argument: it may be a
+  tracer of an outer grad, vmap or scan.
+
+Operands that are not live (weights) get the plain VJP, and only when somebody differentiates them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from . import _compat
+from .affine import take_apart
+from .candidates import candidates
+from .errors import RuleError
+from .plan.steps import Step
+from .rules import Unit, View
+from .ruleset import describe
+
+
+def scope(step: Step) -> AbstractContextManager[Any]:
+    """The named scope of a step's layer, for profiles of the compiled program."""
+    return jax.named_scope(step.location) if step.path else nullcontext()
+
+
+def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
+    """Executes the nodes of a step on the values of its operands, as they are."""
+    if step.operands == step.nodes[0].operands and len(step.nodes) == 1:
+        return _compat.bind(step.nodes[0].eqn, values)
+    env = dict(zip(step.operands, values, strict=True))
+    for node in step.nodes:
+        results = _compat.bind(node.eqn, [env[value] for value in node.operands])
+        env.update(zip(node.results, results, strict=True))
+    return [env[value] for value in step.results]
+
+
+def _factor(step: Step, values: Sequence[Any]) -> Any:
+    """g(x) of f(x) = x g(x): the step with 1 in place of the read of x that it is linear in.
+
+    x goes through a barrier: XLA would otherwise keep g from the forward pass beside x, where x is
+    all that is needed.
+    """
+    assert step.linear_read is not None
+    env = dict(zip(step.operands, lax.optimization_barrier(tuple(values)), strict=True))
+    for position, node in enumerate(step.nodes):
+        operands = [env[value] for value in node.operands]
+        if position == step.linear_read[0]:
+            k = step.linear_read[1]
+            operands[k] = jnp.ones_like(operands[k])
+        env.update(zip(node.results, _compat.bind(node.eqn, operands), strict=True))
+    return env[step.results[0]]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Differentiated:
+    """Which operands an enclosing differentiation asks for, kept with the residuals."""
+
+    operands: tuple[bool, ...]
+
+
+def apply_rule(step: Step, rule: Any, values: list[Any], companions: list[Any]) -> list[Any]:
+    """Runs ``step`` with ``rule`` for its VJP.
+
+    Args:
+      step: not one of control flow, unless its rule is for the call as a whole.
+      rule: any :class:`~jaxrel.rules.RuleFunction`.
+      values: of its operands.
+      companions: of its live operands, for rules that emit to the unit input; see
+        :mod:`jaxrel.units`.
+
+    Returns:
+      The step's results.
+    """
+    leaves, rebuild = _hyperparameters(rule)
+    companions = companions if getattr(rule, "emits_unit", False) else []
+
+    @jax.custom_vjp
+    def run(leaves: list[Any], values: list[Any], companions: list[Any]) -> list[Any]:
+        del leaves, companions
+        return run_nodes(step, values)
+
+    def forward(leaves: list[Any], values: list[Any], companions: list[Any]):
+        del companions
+        asked = _Differentiated(tuple(v.perturbed for v in values))
+        leaves, values = [v.value for v in leaves], [v.value for v in values]
+        results = run_nodes(step, values)  # never run(): see the module's docstring
+        return results, (leaves, values, results, asked)
+
+    def backward(residuals: Any, m: list[Any]):
+        leaves, values, results, asked = residuals
+        m = [_compat.instantiate(part) for part in m]
+        with scope(step):
+            sent, units = _apply(step, rebuild(leaves), values, results, m)
+            sent.update(_plain(step, values, m, asked))
+        return None, [sent.get(k) for k in range(len(values))], units[: len(companions)]
+
+    run.defvjp(forward, backward, symbolic_zeros=True)
+    return run(leaves, values, companions)
+
+
+def _hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+    """The leaves of a rule that are arrays (they may be tracers), and how to put them back.
+
+    Python numbers stay in the rule: there is nothing to differentiate or batch, and a rule may look
+    at them.
+    """
+    if not dataclasses.is_dataclass(rule):
+        return [], lambda _: rule
+    leaves, structure = jax.tree.flatten(rule)
+    arrays = [k for k, leaf in enumerate(leaves) if not isinstance(leaf, int | float)]
+
+    def rebuild(values: Sequence[Any]) -> Any:
+        new = list(leaves)
+        for k, value in zip(arrays, values, strict=True):
+            new[k] = value
+        return jax.tree.unflatten(structure, new)
+
+    return [leaves[k] for k in arrays], rebuild
+
+
+def _apply(
+    step: Step, rule: Any, values: Sequence, results: Sequence, m: list
+) -> tuple[dict[int, Any], list[Any]]:
+    """What ``rule`` sends to each live operand, by position, and to their companions; checked."""
+    single = len(results) == 1
+
+    def function(*live: Any) -> Any:
+        replaced = list(values)
+        for k, value in zip(step.live, live, strict=True):
+            replaced[k] = value
+        out = run_nodes(step, replaced)
+        return out[0] if single else tuple(out)
+
+    eqn = step.nodes[-1].eqn
+    is_maximum = step.kind == "maximum" and step.variant != "selection"
+    view = View(
+        function=function,
+        inputs=tuple(values[k] for k in step.live),
+        output=results[0] if single else tuple(results),
+        candidates=candidates(eqn.primitive.name, eqn.params) if is_maximum else None,
+        minimum=eqn.primitive.name.endswith("min"),
+        variant=step.variant,
+        factor=None if step.linear_read is None else lambda: _factor(step, values),
+        nonneg=step.nonneg,
+        affine=(lambda: take_apart(step, values)) if step.kind == "matmul" else None,
+    )
+    sent = rule(view, m[0] if single else tuple(m))
+    sent = sent if isinstance(sent, tuple | list) else (sent,)
+    units = [part.relevance for part in sent if isinstance(part, Unit)]
+    sent = [part.multiplier if isinstance(part, Unit) else part for part in sent]
+    if len(sent) != len(view.inputs):
+        raise RuleError(
+            f"{describe(rule)} returned {len(sent)} multipliers for the {len(view.inputs)} live "
+            f"inputs of a {step.kind} step ({step.operation}, {step.location or 'no layer'})."
+        )
+    for given, x in (*zip(sent, view.inputs, strict=True), *zip(units, view.inputs, strict=False)):
+        if given is not None and given.shape != x.shape:
+            raise RuleError(
+                f"{describe(rule)} returned a multiplier of shape {given.shape} for an input of "
+                f"shape {x.shape} of a {step.kind} step ({step.operation}, "
+                f"{step.location or 'no layer'})."
+            )
+    # a step may compute in a wider type than its input has
+    cast = [g if g is None else g.astype(x.dtype) for g, x in zip(sent, view.inputs, strict=True)]
+    units = [r.astype(x.dtype) for r, x in zip(units, view.inputs, strict=False)]
+    return dict(zip(step.live, cast, strict=True)), units
+
+
+def _plain(step: Step, values: Sequence, m: list, asked: _Differentiated) -> dict[int, Any]:
+    """The plain VJP for operands that are not live but are differentiated all the same."""
+    others = [k for k, wanted in enumerate(asked.operands) if wanted and k not in step.live]
+    if not others:
+        return {}
+
+    def function(*operands: Any) -> list[Any]:
+        replaced = list(values)
+        for k, value in zip(others, operands, strict=True):
+            replaced[k] = value
+        return run_nodes(step, replaced)
+
+    _, pullback = jax.vjp(function, *(values[k] for k in others))
+    return dict(zip(others, pullback(m), strict=True))
