@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +127,13 @@ class Rule:
         """
         del homogeneous, variant
         return False
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """Relevance that goes to the step's additive constants, in the output's shape.
+
+        By default f(0) m: what the plain VJP, and the slope, leave to them.
+        """
+        return m * view.function(*(jnp.zeros_like(x) for x in view.inputs))
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""

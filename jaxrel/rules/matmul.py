@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..numerics import Eps, divide, kept_share, stabilize
 from .base import Rule, Unit, View, rule
@@ -41,6 +42,11 @@ class Epsilon(Rule):
         own = without_bias(view)
         return view.vjp(m * view.output / stabilize(own, self.eps))
 
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """The bias's part, b m z / S(z)."""
+        share = kept_share(view.output, self.eps) if self.bias else 0
+        return super().to_bias(view, m) * share
+
 
 @rule("matmul", "sum", "linear")
 class Normalized(Rule):
@@ -60,6 +66,10 @@ class Normalized(Rule):
         """See :class:`RuleFunction`."""
         return Epsilon(self.blip)(view, m)
 
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """The bias's part, b m z / (z + blip sgn z)."""
+        return Epsilon(self.blip).to_bias(view, m)
+
 
 @rule("matmul", "sum", "linear")
 class Norm(Rule):
@@ -77,6 +87,10 @@ class Norm(Rule):
         """See :class:`RuleFunction`."""
         return Epsilon(self.eps)(view, m)
 
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """The bias's part, b m z / S(z)."""
+        return Epsilon(self.eps).to_bias(view, m)
+
 
 @rule("matmul", "linear", "nonlinearity")
 class Pass(Rule):
@@ -92,9 +106,13 @@ class Pass(Rule):
         """See :class:`RuleFunction`."""
         return Unit(None, m * view.output)
 
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """Nothing."""
+        return jnp.zeros_like(m)
+
 
 def without_bias(view: View) -> jax.Array:
-    """Z - b, of a matmul."""
+    """The output without its bias, z - b, of a matmul."""
     assert view.affine is not None
     bias = view.affine().bias
     return view.output if bias is None else view.output - bias
@@ -103,3 +121,10 @@ def without_bias(view: View) -> jax.Array:
 def shares(view: View, m: jax.Array, z: jax.Array, eps: Eps) -> jax.Array:
     """M z / S(z'): relevance that arrives over another denominator z'."""
     return divide(m * view.output, stabilize(z, eps))
+
+
+def bias_of(view: View) -> jax.Array:
+    """The bias b of a matmul, in z's shape."""
+    assert view.affine is not None
+    bias = view.affine().bias
+    return jnp.zeros_like(view.output) if bias is None else bias

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ..numerics import Eps
 from .base import Affine, Rule, View, rule
-from .matmul import shares, without_bias
+from .matmul import bias_of, shares, without_bias
 
 
 @rule("matmul")
@@ -34,14 +34,27 @@ class Gamma(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
+        (x,), weight = view.inputs, _affine(view).weight
+        changed = weight + self.gamma * jnp.maximum(weight, 0)
+        return _affine(view).back(x, changed, self.shares(view, m))
+
+    def shares(self, view: View, m: jax.Array) -> jax.Array:
+        """The shares m z / S(W' x + b')."""
         (x,), affine = view.inputs, _affine(view)
-        positive = jnp.maximum(affine.weight, 0)
-        own = view.output if self.bias else without_bias(view)
-        more = affine.linear(x, positive)
-        if self.bias is True and affine.bias is not None:
-            more = more + jnp.maximum(affine.bias, 0)
-        s = shares(view, m, own + self.gamma * more, self.eps)
-        return affine.back(x, affine.weight + self.gamma * positive, s)
+        more = affine.linear(x, jnp.maximum(affine.weight, 0))
+        z = without_bias(view) + self.gamma * more + self.changed_bias(view)
+        return shares(view, m, z, self.eps)
+
+    def changed_bias(self, view: View) -> jax.Array | float:
+        """The bias b'."""
+        if self.bias is False or _affine(view).bias is None:
+            return 0.0
+        more = self.gamma * jnp.maximum(bias_of(view), 0) if self.bias is True else 0
+        return bias_of(view) + more
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """The bias's part, b' m z / S(W' x + b')."""
+        return self.changed_bias(view) * self.shares(view, m)
 
 
 @rule("matmul")
@@ -64,13 +77,22 @@ class GeneralizedGamma(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
-        affine, z = _affine(view), view.output
-        own, p, n = parts(view, self.bias)
+        weight = _affine(view).weight
+        wp = weight + self.gamma * jnp.maximum(weight, 0)
+        wn = weight + self.gamma * jnp.minimum(weight, 0)
+        return back_by_sign(view, wp, wn, *self.shares(view, m))
+
+    def shares(self, view: View, m: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The shares P and N."""
+        z, (own, p, n) = view.output, parts(view, self.bias)
         sp = jnp.where(z > 0, shares(view, m, own + self.gamma * p, self.eps), 0)
         sn = jnp.where(z < 0, shares(view, m, own + self.gamma * n, self.eps), 0)
-        wp = affine.weight + self.gamma * jnp.maximum(affine.weight, 0)
-        wn = affine.weight + self.gamma * jnp.minimum(affine.weight, 0)
-        return back_by_sign(view, wp, wn, sp, sn)
+        return sp, sn
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """The bias's part, (b + gamma b+) P + (b + gamma b-) N."""
+        b, (sp, sn) = bias_of(view) * self.bias, self.shares(view, m)
+        return b * (sp + sn) + self.gamma * (jnp.maximum(b, 0) * sp + jnp.minimum(b, 0) * sn)
 
 
 @rule("matmul")
@@ -94,11 +116,21 @@ class AlphaBeta(Rule):
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
         weight = _affine(view).weight
+        positive, negative = jnp.maximum(weight, 0), jnp.minimum(weight, 0)
+        return back_by_sign(view, positive, negative, *self.shares(view, m))
+
+    def shares(self, view: View, m: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """The shares alpha sa and -beta sb; None for the latter with the number 0 as beta."""
         _, p, n = parts(view, self.bias)
         sa = self.alpha * shares(view, m, p, self.eps)
-        one_sided = isinstance(self.beta, int | float) and self.beta == 0
-        sb = None if one_sided else -self.beta * shares(view, m, n, self.eps)
-        return back_by_sign(view, jnp.maximum(weight, 0), jnp.minimum(weight, 0), sa, sb)
+        if isinstance(self.beta, int | float) and self.beta == 0:
+            return sa, None
+        return sa, -self.beta * shares(view, m, n, self.eps)
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """The bias's part, alpha b+ sa - beta b- sb."""
+        b, (sa, sb) = bias_of(view) * self.bias, self.shares(view, m)
+        return jnp.maximum(b, 0) * sa + (0 if sb is None else jnp.minimum(b, 0) * sb)
 
 
 @rule("matmul")
@@ -116,6 +148,10 @@ class ZPlus(Rule):
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
         return AlphaBeta(1.0, 0.0, self.eps, self.bias)(view, m)
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """The bias's part, b+ m z / S(p)."""
+        return AlphaBeta(1.0, 0.0, self.eps, self.bias).to_bias(view, m)
 
 
 @rule("matmul")
@@ -135,11 +171,17 @@ class PositiveWeights(Rule):
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
         (x,), affine = view.inputs, _affine(view)
-        positive = jnp.maximum(affine.weight, 0)
-        z = affine.linear(x, positive)
-        if self.bias and affine.bias is not None:
-            z = z + affine.bias
-        return affine.back(x, positive, shares(view, m, z, self.eps))
+        return affine.back(x, jnp.maximum(affine.weight, 0), self.shares(view, m))
+
+    def shares(self, view: View, m: jax.Array) -> jax.Array:
+        """The shares m z / S(W+ x + b)."""
+        (x,), affine = view.inputs, _affine(view)
+        z = affine.linear(x, jnp.maximum(affine.weight, 0)) + bias_of(view) * self.bias
+        return shares(view, m, z, self.eps)
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """The bias's part, b m z / S(W+ x + b)."""
+        return bias_of(view) * self.bias * self.shares(view, m)
 
 
 def parts(view: View, bias: bool) -> tuple[jax.Array, jax.Array, jax.Array]:

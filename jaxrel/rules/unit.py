@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ..numerics import Eps
 from .base import Rule, Unit, View, rule
-from .matmul import shares
+from .matmul import bias_of, shares
 
 
 @rule("matmul")
@@ -32,11 +32,18 @@ class WSquare(Rule):
         """See :class:`RuleFunction`."""
         assert view.affine is not None
         (x,), affine = view.inputs, view.affine()
-        squares = affine.weight**2
-        z = affine.linear(jnp.ones_like(x), squares)
-        if self.bias and affine.bias is not None:
-            z = z + affine.bias**2
-        return Unit(None, affine.back(x, squares, shares(view, m, z, self.eps)))
+        return Unit(None, affine.back(x, affine.weight**2, self.shares(view, m)))
+
+    def shares(self, view: View, m: jax.Array) -> jax.Array:
+        """The shares m z / S(sum_i W_i^2 + b^2)."""
+        assert view.affine is not None
+        (x,), affine = view.inputs, view.affine()
+        z = affine.linear(jnp.ones_like(x), affine.weight**2) + bias_of(view) ** 2 * self.bias
+        return shares(view, m, z, self.eps)
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """The bias's part, b^2 m z / S(sum_i W_i^2 + b^2)."""
+        return bias_of(view) ** 2 * self.bias * self.shares(view, m)
 
 
 @rule("matmul")
@@ -57,6 +64,10 @@ class Flat(Rule):
         ones = jnp.ones_like(affine.weight)
         z = affine.linear(jnp.ones_like(x), ones)
         return Unit(None, affine.back(x, ones, shares(view, m, z, self.eps)))
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """Nothing."""
+        return jnp.zeros_like(m)
 
 
 @rule("matmul")
@@ -89,3 +100,7 @@ class ZBox(Rule):
         )
         unit = -low * affine.back(x, positive, s) - high * affine.back(x, negative, s)
         return Unit(affine.back(x, affine.weight, s), unit)
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """Nothing: it cancels."""
+        return jnp.zeros_like(m)
