@@ -13,6 +13,8 @@ from .api import relevance_vjp as relevance_vjp
 from .api import rewrite as rewrite
 from .api import summary as summary
 from .api import value_and_relevance as value_and_relevance
+from .audit import Audit as Audit
+from .audit import audit as audit
 from .errors import RuleError as RuleError
 from .errors import UnsupportedPrimitive as UnsupportedPrimitive
 from .errors import UnusedMatchWarning as UnusedMatchWarning

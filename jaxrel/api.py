@@ -9,15 +9,16 @@ which matrices, sums and everything else that is linear need no rule at all.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .arguments import Arguments, SplitOutput, check_output
-from .assign import assign
+from .assign import Assignment, assign
 from .execute import evaluate
 from .naming import leaf_paths, named_modules
 from .plan import Plan, build_plan
@@ -25,6 +26,7 @@ from .plan.steps import INPUT, Step
 from .plan.table import Table
 from .ruleset import RuleSet, describe
 from .rulesets import preset
+from .taps import NO_TAPS, Tapped
 from .units import companioned
 
 Rules = RuleSet | str
@@ -65,11 +67,11 @@ def relevance(
       >>> relevance(lambda x: jnp.tanh(x @ jnp.array([1.0, -2.0])), "slope")(jnp.array([0.5, 0.25]))
       Array([ 0., -0.], dtype=float32)
     """
-    explain = value_and_relevance(fun, rules, argnums, has_aux=has_aux)
+    both = value_and_relevance(fun, rules, argnums, has_aux=has_aux)
 
     @functools.wraps(fun)
     def relevance_fun(*args: Any, **kwargs: Any) -> Any:
-        out, result = explain(*args, **kwargs)
+        out, result = both(*args, **kwargs)
         return (result, out[1]) if has_aux else result
 
     return relevance_fun
@@ -205,31 +207,54 @@ def trace(call: Arguments) -> tuple[Plan, SplitOutput]:
     return plan, output
 
 
-def _vjp(call: Arguments, rules: RuleSet, has_aux: bool) -> tuple[Any, Callable[[Any], list[Any]]]:
-    """``jax.vjp`` of the rewritten call, and from multipliers to relevances at its end."""
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """A call, planned and with its rules chosen, ready to be differentiated.
+
+    Attributes:
+      call: the call.
+      plan, chosen: what to do.
+      output: how the function's outputs are put together.
+      companions: zeros for the inputs that need them; see :mod:`jaxrel.units`.
+    """
+
+    call: Arguments
+    plan: Plan
+    chosen: Assignment
+    output: SplitOutput
+    companions: dict[int, jax.Array]
+
+    def value(self, leaves: list[Any], companions: dict[int, Any], taps: Tapped = NO_TAPS):
+        """The function's value, and its auxiliary arrays."""
+        first, *rest = evaluate(self.plan, self.chosen, leaves, companions, taps)
+        return first, rest
+
+    def combine(self, multipliers: Sequence[Any], units: Mapping[int, Any]) -> list[Any]:
+        """R = x m + r for each leaf."""
+        found = [x * m for x, m in zip(self.call.leaves, multipliers, strict=True)]
+        for k, number in enumerate(self.plan.inputs):
+            found[k] = found[k] + units[number] if number in units else found[k]
+        return found
+
+
+def explain(call: Arguments, rules: RuleSet, has_aux: bool) -> Explanation:
+    """Checks and plans a call, and chooses the rules."""
     call.check()
     plan, output = trace(call)
     check_output(output, has_aux)
     chosen = assign(plan, rules)
-
     needed = companioned(plan, chosen)
-    beside = {
-        value: jnp.zeros_like(x)
-        for value, x in zip(plan.inputs, call.leaves, strict=True)
-        if value in needed
-    }
+    inputs = zip(plan.inputs, call.leaves, strict=True)
+    companions = {number: jnp.zeros_like(x) for number, x in inputs if number in needed}
+    return Explanation(call, plan, chosen, output, companions)
 
-    def value(leaves: list[Any], companions: dict[int, Any]) -> tuple[Any, list[Any]]:
-        first, *rest = evaluate(plan, chosen, leaves, companions)
-        return first, rest
 
-    first, pullback, rest = jax.vjp(value, call.leaves, beside, has_aux=True)
+def _vjp(call: Arguments, rules: RuleSet, has_aux: bool) -> tuple[Any, Callable[[Any], list[Any]]]:
+    """``jax.vjp`` of the rewritten call, and from multipliers to relevances at its end."""
+    made = explain(call, rules, has_aux)
+    first, pullback, rest = jax.vjp(made.value, call.leaves, made.companions, has_aux=True)
 
     def relevances(m: Any) -> list[Any]:
-        multipliers, units = pullback(m)
-        found = [x * part for x, part in zip(call.leaves, multipliers, strict=True)]
-        for k, number in enumerate(plan.inputs):
-            found[k] = found[k] + units[number] if number in units else found[k]
-        return call.restore(found)
+        return call.restore(made.combine(*pullback(m)))
 
-    return output.restore([first, *rest]), relevances
+    return made.output.restore([first, *rest]), relevances

@@ -85,7 +85,7 @@ def apply_rule(step: Step, rule: Any, values: list[Any], companions: list[Any]) 
     Returns:
       The step's results.
     """
-    leaves, rebuild = _hyperparameters(rule)
+    leaves, rebuild = hyperparameters(rule)
     companions = companions if getattr(rule, "emits_unit", False) else []
 
     @jax.custom_vjp
@@ -112,7 +112,7 @@ def apply_rule(step: Step, rule: Any, values: list[Any], companions: list[Any]) 
     return run(leaves, values, companions)
 
 
-def _hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+def hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
     """The leaves of a rule that are arrays (they may be tracers), and how to put them back.
 
     Python numbers stay in the rule: there is nothing to differentiate or batch, and a rule may look
@@ -132,10 +132,8 @@ def _hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], An
     return [leaves[k] for k in arrays], rebuild
 
 
-def _apply(
-    step: Step, rule: Any, values: Sequence, results: Sequence, m: list
-) -> tuple[dict[int, Any], list[Any]]:
-    """What ``rule`` sends to each live operand, by position, and to their companions; checked."""
+def view_of(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
+    """What a rule sees of ``step`` at these values of its operands and results."""
     single = len(results) == 1
 
     def function(*live: Any) -> Any:
@@ -147,7 +145,7 @@ def _apply(
 
     eqn = step.nodes[-1].eqn
     is_maximum = step.kind == "maximum" and step.variant != "selection"
-    view = View(
+    return View(
         function=function,
         inputs=tuple(values[k] for k in step.live),
         output=results[0] if single else tuple(results),
@@ -158,7 +156,14 @@ def _apply(
         nonneg=step.nonneg,
         affine=(lambda: take_apart(step, values)) if step.kind == "matmul" else None,
     )
-    sent = rule(view, m[0] if single else tuple(m))
+
+
+def _apply(
+    step: Step, rule: Any, values: Sequence, results: Sequence, m: list
+) -> tuple[dict[int, Any], list[Any]]:
+    """What ``rule`` sends to each live operand, by position, and to their companions; checked."""
+    view = view_of(step, values, results)
+    sent = rule(view, m[0] if len(results) == 1 else tuple(m))
     sent = sent if isinstance(sent, tuple | list) else (sent,)
     units = [part.relevance for part in sent if isinstance(part, Unit)]
     sent = [part.multiplier if isinstance(part, Unit) else part for part in sent]

@@ -8,21 +8,35 @@ it was: that keeps a user's custom derivative, and traces nothing twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from . import _compat
 from .assign import Assignment, is_plain
 from .plan.steps import Plan, Step
 
-RunBody = Callable[[Plan, Sequence[Any]], list[Any]]
+
+class RunBody(Protocol):
+    """Executes a nested plan.
+
+    Attributes:
+      tapped: the steps inside are audited, so they cannot run as they were.
+    """
+
+    tapped: bool
+
+    def __call__(self, plan: Plan, arguments: Sequence[Any], index: Any = None) -> list[Any]:
+        """Runs ``plan``; ``index`` counts the iterations of a loop, for audits."""
+        ...
 
 
-def _unless_plain(rebuild: Callable[[Step, list[Any], RunBody], Sequence[Any]]):
+def _unless_plain(rebuild: Callable[[Step, list[Any], RunBody], Sequence[Any]], is_call=False):
     def run(step: Step, chosen: Assignment, values: list[Any], run_body: RunBody) -> Sequence[Any]:
-        if all(is_plain(body, chosen) for body in step.bodies):
+        plain = all(is_plain(body, chosen) for body in step.bodies)
+        if plain and (is_call or not run_body.tapped):
             return _compat.bind(step.nodes[0].eqn, values)
         return rebuild(step, values, run_body)
 
@@ -35,14 +49,15 @@ def _scan(step: Step, values: list[Any], run_body: RunBody) -> Sequence[Any]:
     before = values[:constants]
     carry, xs = values[constants : constants + carries], values[constants + carries :]
 
-    def body(carry: list[Any], x: list[Any]):
-        out = run_body(step.bodies[0], [*before, *carry, *x])
+    def body(carry: list[Any], x: tuple[list[Any], Any]):
+        out = run_body(step.bodies[0], [*before, *carry, *x[0]], x[1])
         return out[:carries], out[carries:]
 
+    count = jnp.arange(params["length"]) if run_body.tapped else None
     carry, ys = lax.scan(
         body,
         list(carry),
-        list(xs),
+        (list(xs), count),
         length=params["length"],
         reverse=params["reverse"],
         unroll=params["unroll"],
@@ -98,8 +113,8 @@ CONTROL_FLOW = {
     "remat2": _unless_plain(_remat),
     "jit": _unless_plain(_jit),
     "shard_map": _unless_plain(_shard_map),
-    "custom_jvp_call": _unless_plain(_call),
-    "custom_vjp_call": _unless_plain(_call),
-    "custom_vmap_call": _unless_plain(_call),
-    "composite": _unless_plain(_call),
+    "custom_jvp_call": _unless_plain(_call, is_call=True),
+    "custom_vjp_call": _unless_plain(_call, is_call=True),
+    "custom_vmap_call": _unless_plain(_call, is_call=True),
+    "composite": _unless_plain(_call, is_call=True),
 }

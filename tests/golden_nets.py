@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import lax
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -91,9 +92,16 @@ def build(net: str, framework: str = "lax") -> Callable[[Any], jax.Array]:
     return functools.partial(_Linen(body, _widths(weights)).apply, _variables(weights))
 
 
-def has_linen(net: str) -> bool:
-    """Whether the network is built in linen too."""
-    return not net.startswith("lxt/")
+def in_layout(x: np.ndarray, framework: str) -> np.ndarray:
+    """An array of (N, C, H, W) as the layers have it inside."""
+    return np.moveaxis(x, 1, -1) if framework == "linen" and x.ndim == 4 else x
+
+
+def parameters(system: str, in_linen: Callable[[Case], bool]) -> list[Any]:
+    """Cases and frameworks for `pytest.mark.parametrize("case, framework", ...)`."""
+    pairs = [(case, "lax") for case in cases(system)]
+    pairs += [(case, "linen") for case in cases(system) if in_linen(case)]
+    return [pytest.param(*pair, id=f"{pair[0].id}-{pair[1]}") for pair in pairs]
 
 
 def _body(net: str) -> Callable[[Any, Any], jax.Array]:

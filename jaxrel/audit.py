@@ -1,0 +1,209 @@
+"""Where relevance goes: what every step gets, hands on, leaves to biases, loses or creates.
+
+    print(audit(fun, "epsilon")(images))
+
+For each step: relevance that arrives, sum z m; relevance handed on to its live inputs, sum x m_x
+(and the unit input's); relevance of its additive constants; and the rest, which the stabiliser took
+or the rule created or destroyed. Over a whole network with the value f(x) at its start,
+
+    f(x) = sum R + biases + stabiliser + rules
+
+holds exactly: nothing is estimated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .api import Rules, explain
+from .arguments import Arguments
+from .assign import Assignment
+from .plan.steps import Plan, Step
+from .ruleset import RuleSet, describe
+from .rulesets import preset
+from .taps import Tapped, zeros
+
+
+class Label(NamedTuple):
+    """What a row of an audit is about.
+
+    Attributes:
+      path: layer path.
+      kind: kind of the step.
+      operation: as :func:`jaxrel.summary` shows it.
+      rule: its rule.
+      stabilized: whether the rule has a stabiliser, so that what is lost is lost to that.
+    """
+
+    path: str
+    kind: str
+    operation: str
+    rule: str
+    stabilized: bool
+
+
+class Account(NamedTuple):
+    """Relevance of one layer, or of one step; floats, in units of the function's value.
+
+    Attributes:
+      path: layer path.
+      relevance_in: what arrived.
+      relevance_out: what was handed on to live inputs.
+      bias: what went to additive constants.
+      stabilizer: what was lost to the stabiliser.
+      rule: what the rule destroyed (negative: created).
+    """
+
+    path: str
+    relevance_in: float
+    relevance_out: float
+    bias: float
+    stabilizer: float
+    rule: float
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["value", "explained", "amounts"],
+    meta_fields=["labels"],
+)
+@dataclasses.dataclass(frozen=True)
+class Audit:
+    """The books of an explanation; a pytree, so it can be made under ``jit``. Printed, a table.
+
+    Attributes:
+      value: sum of the function's value.
+      explained: sum of the relevance of the explained arguments.
+      amounts: for each step an array ``(..., 3)``: relevance in, out, and to biases; leading axes
+        are the iterations of the loops around the step.
+      labels: what the rows are about.
+    """
+
+    value: jax.Array
+    explained: jax.Array
+    amounts: tuple[jax.Array, ...]
+    labels: tuple[Label, ...]
+
+    def steps(self) -> list[Account]:
+        """One account for each step, in order of execution; loops are summed over iterations."""
+        return [_account(*row) for row in zip(self.labels, self.amounts, strict=True)]
+
+    def layers(self) -> list[Account]:
+        """One account for each layer, in order of first execution.
+
+        ``relevance_in`` and ``relevance_out`` are sums over the layer's steps, so the difference is
+        what the layer as a whole kept.
+        """
+        found: dict[str, list[Account]] = {}
+        for account in self.steps():
+            found.setdefault(account.path, []).append(account)
+        return [Account(path, *np.sum([a[1:] for a in rows], 0)) for path, rows in found.items()]
+
+    def total(self) -> Account:
+        """The whole: in is the function's value, out the explained relevance."""
+        kept = np.sum([a[3:] for a in self.steps()], 0) if self.labels else np.zeros(3)
+        return Account("", float(self.value), float(self.explained), *map(float, kept))
+
+    def __str__(self) -> str:
+        """A table of the steps and the total."""
+        names = ("path", "kind", "operation", "rule", *Account._fields[1:])
+        rows = [
+            (label.path or "-", label.kind, label.operation, label.rule, *_numbers(account))
+            for label, account in zip(self.labels, self.steps(), strict=True)
+        ]
+        rows.append(("total", "", "", "", *_numbers(self.total())))
+        widths = [max(len(row[k]) for row in (names, *rows)) for k in range(len(names))]
+        lines = [
+            "  ".join(
+                f"{cell:<{w}}" if k < 4 else f"{cell:>{w}}"
+                for k, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in (names, *rows)
+        ]
+        rule = "  ".join("-" * w for w in widths)
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _account(label: Label, amounts: Any) -> Account:
+    arrived, handed_on, bias = np.asarray(amounts, np.float64).reshape(-1, 3).sum(0)
+    rest = arrived - handed_on - bias
+    stabilizer, rule = (rest, 0.0) if label.stabilized else (0.0, rest)
+    return Account(label.path, arrived, handed_on, bias, stabilizer, rule)
+
+
+def _numbers(account: Account) -> list[str]:
+    return [f"{amount:.5g}" for amount in account[1:]]
+
+
+def audit(
+    fun: Callable[..., Any],
+    rules: Rules = "slope",
+    argnums: int | Sequence[int] = 0,
+    *,
+    has_aux: bool = False,
+) -> Callable[..., Audit]:
+    """Returns a function that keeps the books of an explanation.
+
+    Args:
+      fun, rules, argnums, has_aux: as for :func:`jaxrel.relevance`.
+
+    Returns:
+      A function with the signature of ``fun`` that returns an :class:`Audit`; it can be jitted.
+
+    Raises:
+      TypeError, ValueError, UnsupportedPrimitive: as :func:`jaxrel.relevance`.
+    """
+    rule_set = preset(rules)
+
+    @functools.wraps(fun)
+    def audited(*args: Any, **kwargs: Any) -> Audit:
+        call = Arguments(fun, args, kwargs, argnums)
+        made = explain(call, rule_set, has_aux)
+        probes = zeros(made.plan, made.chosen)
+        labels = tuple(_labels(made.plan, made.chosen, rule_set))
+
+        def run(leaves: list[Any], companions: Any, probes: Any) -> Any:
+            return made.value(leaves, companions, Tapped(probes))[0]
+
+        value, pullback = jax.vjp(run, call.leaves, made.companions, probes)
+        m, units, amounts = pullback(jnp.ones_like(value))
+        relevances = made.combine(m, units)
+        explained = sum(jnp.sum(r) for r in relevances)
+        rows = tuple(amounts[key] for key in _order(made.plan, made.chosen))
+        return Audit(jnp.sum(value), jnp.asarray(explained), rows, labels)
+
+    return audited
+
+
+def _steps(plan: Plan, chosen: Assignment):
+    for step in plan.steps:
+        if id(step) in chosen:
+            yield step
+        else:
+            for body in step.bodies:
+                yield from _steps(body, chosen)
+
+
+def _order(plan: Plan, chosen: Assignment) -> list[int]:
+    return [id(step) for step in _steps(plan, chosen)]
+
+
+def _labels(plan: Plan, chosen: Assignment, rules: RuleSet):
+    for step in _steps(plan, chosen):
+        rule, _ = rules.choose(step)
+        yield Label(
+            step.location, step.kind, step.operation, describe(rule), _stabilized(rule, step)
+        )
+
+
+def _stabilized(rule: Any, step: Step) -> bool:
+    return step.kind in ("matmul", "sum", "linear") and (
+        hasattr(rule, "eps") or hasattr(rule, "blip")
+    )

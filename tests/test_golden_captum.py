@@ -1,0 +1,76 @@
+"""Captum's LRP, deconvolution, guided backpropagation and gradients: every trusted case.
+
+How Captum counts: it starts with the logit, which is the multiplier 1 there. Pools, residual sums
+and BatchNorm have the epsilon rule with 1e-9; activations pass relevance on. Its gamma and z-plus
+rules change weights only: inputs are not split by sign, biases stay as they are. `saliency`,
+`deconvolution` and `guided_backprop` give the multiplier itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import jaxrel
+from jaxrel import Kind, RuleSet, rulesets
+from jaxrel.rules import Epsilon, Gamma, Norm, PositiveWeights
+from tests import golden_nets
+from tests.golden_nets import Case
+
+pytestmark = pytest.mark.filterwarnings("ignore::jaxrel.UnusedMatchWarning")
+
+EPS = 1e-9
+
+MULTIPLIERS = {
+    "saliency_abs": rulesets.gradient,
+    "deconvolution": rulesets.deconvnet,
+    "guided_backprop": rulesets.guided_backprop,
+}
+
+
+def layers(case: Case):
+    """The rule of dense and convolution layers."""
+    hyper = case.hyper
+    zero = hyper.get("set_bias_to_zero", False)
+    if "gamma" in case.name:
+        return Gamma(hyper["gamma"], EPS, bias=False if zero else "plain")
+    if "alpha1beta0" in case.name:
+        return PositiveWeights(EPS, bias=not zero)
+    return Epsilon(hyper["epsilon"])
+
+
+def lrp(case: Case) -> RuleSet:
+    """Captum's LRP with the rule of a case on its layers."""
+    norm = Norm(EPS)
+    rules = RuleSet(matmul=layers(case), sum=norm) | {Kind("pool"): norm}
+    if not case.net.endswith("cnn_bn"):
+        return rules
+    batch_norm = jaxrel.rules.Pass() if "bn_identity" in case.name else norm
+    return dataclasses.replace(rules, fold=False) | {Kind("affine"): batch_norm}
+
+
+def explain(case: Case, framework: str) -> np.ndarray:
+    """What jaxrel gives for a case."""
+    found = golden_nets.arrays(case.net)
+    fun = golden_nets.build(case.net, framework)
+    x, onehot = found["x"], found["onehot"]
+    if case.name in MULTIPLIERS:
+        _, pullback = jax.vjp(jaxrel.rewrite(fun, MULTIPLIERS[case.name]()), x)
+        m = np.asarray(pullback(onehot)[0])
+        return np.abs(m) if case.hyper.get("abs") else m
+    rules = rulesets.gradient() if case.name == "input_x_gradient" else lrp(case)
+    _, pullback = jaxrel.relevance_vjp(fun, x, rules=rules)
+    return np.asarray(pullback(onehot)[0])
+
+
+CASES = golden_nets.parameters("captum", in_linen=lambda case: case.name.startswith("lrp_"))
+
+
+@pytest.mark.parametrize("case, framework", CASES)
+def test_captum(case: Case, framework: str):
+    expected = case.relevance()
+    error = np.abs(explain(case, framework) - expected).max() / np.abs(expected).max()
+    assert error <= 1e-7

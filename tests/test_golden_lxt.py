@@ -1,0 +1,50 @@
+"""LXT's efficient AttnLRP and CP-LRP: every trusted case.
+
+How LXT counts: the efficient form is input times a modified gradient of the logit, so the
+multiplier starts with 1. Left out are its explicit forms: their stabiliser is z + eps whatever the
+sign of z, which no rule here has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import jaxrel
+from jaxrel import Kind, RuleSet, rulesets
+from jaxrel.rules import Detach, GeneralizedGamma, Gradient
+from tests import golden_nets
+from tests.golden_nets import Case
+
+
+def rules_of(case: Case) -> RuleSet:
+    """The rule set of a case."""
+    if "plain" in case.name or case.name == "gradient_x_input":
+        return rulesets.gradient()
+    rules = rulesets.attn_lrp() if "attn" in case.name else rulesets.cp_lrp()
+    return rules
+
+
+def tolerance(case: Case) -> float:
+    """Relative to the largest value. Hugging Face's Llama computes its norms in float32."""
+    return 1e-4 if "llama" in case.net else 1e-7
+
+
+def explain(case: Case, framework: str = "lax") -> np.ndarray:
+    """What jaxrel gives for a case."""
+    found = golden_nets.arrays(case.net)
+    fun = golden_nets.build(case.net, framework)
+    _, pullback = jaxrel.relevance_vjp(fun, found["x"], rules=rules_of(case))
+    return np.asarray(pullback(found["onehot"])[0])
+
+
+CASES = golden_nets.parameters("lxt", in_linen=lambda case: False)
+
+
+@pytest.mark.parametrize("case, framework", CASES)
+def test_lxt(case: Case, framework: str):
+    expected = case.relevance()
+    error = np.abs(explain(case, framework) - expected).max() / np.abs(expected).max()
+    assert error <= tolerance(case)
