@@ -6,6 +6,9 @@ explain = jax.jit(jaxrel.relevance(lambda x: model.apply(variables, x)[:, 281], 
 heatmap = explain(images).sum(-1)
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import rules as rules
 from . import rulesets as rulesets
 from .api import relevance as relevance
@@ -23,4 +26,14 @@ from .matching import Kind as Kind
 from .numerics import Stabilizer as Stabilizer
 from .ruleset import RuleSet as RuleSet
 
+if TYPE_CHECKING:
+    from . import plot as plot
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Imports ``jaxrel.plot`` when it is first asked for: most programs draw nothing."""
+    if name == "plot":
+        return importlib.import_module(".plot", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

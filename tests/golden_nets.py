@@ -77,6 +77,14 @@ def arrays(net: str) -> dict[str, np.ndarray]:
     return found
 
 
+def check(case: Case, got: Any, tolerance: float = 1e-7) -> None:
+    """Asserts that a relevance is what the system gave, relative to its largest value."""
+    expected = case.relevance()
+    assert np.shape(got) == expected.shape
+    error = np.abs(np.asarray(got) - expected).max()
+    assert error <= tolerance * np.abs(expected).max()
+
+
 @functools.cache
 def build(net: str, framework: str = "lax") -> Callable[[Any], jax.Array]:
     """A network as a function of its input.
@@ -272,7 +280,9 @@ def _variables(weights: dict[str, jax.Array]) -> dict[str, Any]:
             if value.ndim == 4:
                 value = jnp.transpose(value, (2, 3, 1, 0))
             collection = variables["batch_stats" if statistic else "params"]
-            collection.setdefault(_linen_name(name), {})[known] = value.T if value.ndim == 2 else value
+            collection.setdefault(_linen_name(name), {})[known] = (
+                value.T if value.ndim == 2 else value
+            )
     return variables
 
 
