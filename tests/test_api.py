@@ -178,11 +178,11 @@ def test_any_callable(fun, transform):
 @pytest.mark.parametrize("x", [0.5, np.float64(0.5), np.array(0.5), jnp.array(0.5)])
 @pytest.mark.parametrize("rules", ["gradient", "slope", "lrp"])
 def test_scalars(x, rules):
-    got = relevance(lambda x: 2 * jnp.tanh(3 * x), rules)(x)
-    assert isinstance(got, jax.Array)
-    assert got.shape == ()
-    derivative = jax.grad(lambda x: 2 * jnp.tanh(3 * x))(0.5)
-    close(got, jnp.asarray(0.5 * derivative if rules == "gradient" else 2 * np.tanh(1.5)))
+    for fun in (jnp.tanh, jax.nn.relu, lambda x: 2 * jnp.tanh(3 * x)):
+        got = relevance(fun, rules)(x)
+        assert isinstance(got, jax.Array)
+        assert got.shape == ()
+        close(got, jnp.asarray(0.5 * jax.grad(fun)(0.5) if rules == "gradient" else fun(0.5)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])

@@ -1,0 +1,55 @@
+"""What the tests of the invariants share: quick compilation, and what "the same" means.
+
+The invariants (`test_invariants_*.py`) are those that hold on *every* program: values are left
+alone, the rule set of gradients is `jax.grad`, relevance is conserved, derivatives of relevance are
+true, transformations commute with it, nothing becomes NaN.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+_QUICK = {"xla_backend_optimization_level": 0}
+
+
+def compiled(fun: Callable) -> Callable:
+    """`jax.jit` for what is compiled for longer than it runs.
+
+    Not for a comparison bit for bit: the code is not what users get.
+    """
+    return jax.jit(fun, compiler_options=_QUICK)
+
+
+def largest(tree: Any) -> float:
+    """The largest magnitude in a tree of arrays."""
+    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
+
+
+def is_finite(tree: Any) -> bool:
+    """Whether a tree of arrays has neither NaN nor inf."""
+    # numpy's isfinite does not know bfloat16
+    return all(bool(jax.numpy.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
+
+
+def assert_same_type(got: Any, expected: Any) -> None:
+    """The same tree, and leaf by leaf the same shape and dtype."""
+    types = [jax.tree.map(lambda a: (a.shape, a.dtype), tree) for tree in (got, expected)]
+    assert types[0] == types[1]
+
+
+def assert_same_bits(got: Any, expected: Any) -> None:
+    """The same numbers, bit for bit: signs of zeros included."""
+    assert_same_type(got, expected)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        differ = np.asarray(a).view(np.uint8) != np.asarray(b).view(np.uint8)
+        assert not differ.any(), f"{differ.sum()} bytes of {differ.size} differ"
+
+
+def assert_close(got: Any, expected: Any, tolerance: float = 1e-12) -> None:
+    """The same to rounding: differences are in units of the largest value of the tree."""
+    assert_same_type(got, expected)
+    difference = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), got, expected)
+    assert largest(expected) > 0, "zeros prove nothing"
+    assert largest(difference) <= tolerance * largest(expected)

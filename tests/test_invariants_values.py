@@ -1,0 +1,61 @@
+"""The function that is explained keeps its values, and relevance has the type of its argument."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrel
+from tests.invariants import assert_same_bits, assert_same_type
+from tests.models import NAMES, build
+
+pytestmark = pytest.mark.usefixtures("default_precision")
+
+
+@cache
+def _value(name: str) -> np.ndarray:
+    model = build(name)
+    return np.asarray(jax.jit(model.fun)(model.params, model.x))
+
+
+@pytest.mark.parametrize("rules", ["slope", "lrp", "deconvnet"])
+@pytest.mark.parametrize("name", NAMES)
+def test_values_are_unchanged_bit_for_bit(name: str, rules: str) -> None:
+    model = build(name)
+    rewritten = jax.jit(jaxrel.rewrite(model.fun, rules, argnums=1))
+    assert_same_bits(rewritten(model.params, model.x), _value(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_gradient_is_jax_grad_bit_for_bit(name: str) -> None:
+    model = build(name)
+
+    def gradient(fun):
+        return jax.jit(jax.grad(lambda params, x: fun(params, x).sum(), argnums=1))
+
+    expected = gradient(model.fun)(model.params, model.x)
+    rewritten = jaxrel.rewrite(model.fun, "gradient", argnums=1)
+    assert_same_bits(gradient(rewritten)(model.params, model.x), expected)
+    relevance = jax.jit(jaxrel.relevance(model.fun, "gradient", argnums=1))
+    expected = jax.tree.map(jnp.multiply, model.x, expected)
+    assert_same_bits(relevance(model.params, model.x), expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("name", NAMES)
+def test_relevance_has_the_type_of_its_argument(name: str, dtype) -> None:
+    model = build(name, dtype=dtype)
+    relevance = jaxrel.value_and_relevance(model.fun, "lrp", argnums=(1, 0))
+    value, result = jax.eval_shape(relevance, model.params, model.x)
+    assert_same_type(result, (model.x, model.params))
+    assert_same_type(value, jax.eval_shape(model.fun, model.params, model.x))
+
+
+@pytest.mark.parametrize("rules", ["gradient", "slope", "deconvnet", "guided_backprop"])
+@pytest.mark.parametrize("name", ["pytree_input", "siamese"])
+def test_relevance_has_the_tree_of_its_argument(name: str, rules: str) -> None:
+    model = build(name)
+    result = jax.eval_shape(jaxrel.relevance(model.fun, rules, 1), model.params, model.x)
+    assert_same_type(result, model.x)
