@@ -4,6 +4,7 @@ EfficientNet-Lite0 classifies each picture; its five most probable classes are p
 logit of one class (the most probable one, or the one given by `--class`) is explained by each rule
 set, and one PNG shows a row per picture: what the network is shown of it, and a heatmap per rule
 set. A heatmap is the relevance of the network's input, summed over the three colour channels.
+Any preset of `jaxrel.rulesets` can be asked for; those that need the bounds of the pixels get them.
 
 Without `--image`, four pictures that come inside the scikit-image wheel are explained, so that
 nothing is downloaded.
@@ -24,11 +25,18 @@ from PIL import Image, ImageOps
 
 import jaxrel
 from experiments.efficientnet import EfficientNetLite0, load_variables
-from experiments.heatmaps import draw_heatmaps
 from experiments.imagenet import center_crop, class_names, find_class, normalize
 
-DEFAULT_RULES = "gradient,deconvnet,guided_backprop,lrp,slope,epsilon"
+DEFAULT_RULES = (
+    "gradient,guided_backprop,lrp,epsilon_plus,epsilon_plus_flat,epsilon_alpha2_beta1,"
+    "epsilon_gamma_box,excitation_backprop,deep_taylor"
+)
 _BUNDLED_PICTURES = ("chelsea.png", "coffee.png", "camera.png", "motorcycle_left.png")
+_BOXED = {
+    preset.__name__: preset
+    for preset in (jaxrel.rulesets.deep_taylor, jaxrel.rulesets.epsilon_gamma_box)
+}
+_DOTS_PER_INCH = 150  # so that a pixel of a heatmap is about one of the PNG
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; `OSError` or `ValueError` if it asks the impossible."""
     # Everything that the user may have mistyped is checked before the slow part.
-    rules = _rule_names(options.rules or [DEFAULT_RULES])
+    rules = _rule_sets(options.rules or [DEFAULT_RULES])
     names = class_names()
     wanted = None if options.class_query is None else find_class(options.class_query, names)
     paths = options.image or [_bundled_picture(name) for name in _BUNDLED_PICTURES]
@@ -109,13 +117,14 @@ def _run(options: argparse.Namespace) -> None:
     top = logits.argmax(axis=1)
     classes = top if wanted is None else np.full_like(top, wanted)
     chosen = np.arange(len(paths)), classes
-    # No sum reaches its logit, whatever the rule: the biases of the batch norms have their share.
+    # No sum reaches its logit, whatever the rule: the biases of the batch norms have their share,
+    # and where negative contributions do not count, as in epsilon_plus, almost all of it.
     print("sum over the pixels of each picture:")
     print(_line("logit", logits[chosen]), flush=True)
     heatmaps = {}
-    for name in rules:
+    for name, rule_set in rules.items():
         start = time.perf_counter()
-        heatmaps[name] = explain(variables, images, classes, name)
+        heatmaps[name] = explain(variables, images, classes, rule_set)
         seconds = time.perf_counter() - start
         print(f"{_line(name, heatmaps[name].sum(axis=(1, 2)))}  ({seconds:.1f} s)", flush=True)
 
@@ -123,12 +132,13 @@ def _run(options: argparse.Namespace) -> None:
         f"{names[index].split(', ')[0]} ({probability:.0%})"
         for index, probability in zip(classes, probabilities[chosen], strict=True)
     ]
-    draw_heatmaps(options.output, np.clip(crops / 255, 0, 1), captions, heatmaps)
+    figure = jaxrel.plot.grid(np.clip(crops / 255, 0, 1), heatmaps, captions=captions)
+    figure.savefig(options.output, format="png", dpi=_DOTS_PER_INCH)
     print(f"wrote {options.output}")
 
 
 def explain(
-    variables: dict[str, Any], images: jax.Array, classes: np.ndarray, rules: str
+    variables: dict[str, Any], images: jax.Array, classes: np.ndarray, rules: jaxrel.RuleSet | str
 ) -> np.ndarray:
     """Explain one logit of each picture.
 
@@ -136,7 +146,7 @@ def explain(
         variables: The variables of `EfficientNetLite0()`.
         images: (N, 224, 224, 3) float32 preprocessed pictures.
         classes: (N,) integer class indices, in 0..999.
-        rules: The name of a rule set in `jaxrel.rulesets`.
+        rules: A rule set, or the name of a preset of `jaxrel.rulesets`.
 
     Returns:
         (N, 224, 224) float32 relevance in units of the logit, summed over the colour channels.
@@ -147,6 +157,24 @@ def explain(
         return logits[jnp.arange(len(classes)), classes]
 
     return np.asarray(jax.jit(jaxrel.relevance(logit, rules))(images).sum(axis=-1))
+
+
+def rule_set(name: str) -> jaxrel.RuleSet:
+    """Build a preset; one that wants the bounds of the pixels gets those of black and white.
+
+    Args:
+        name: The name of a preset of `jaxrel.rulesets`.
+
+    Returns:
+        The preset with its defaults, for inputs that `experiments.imagenet.preprocess` made.
+
+    Raises:
+        ValueError: There is no such preset.
+    """
+    if name in _BOXED:
+        low, high = normalize(np.array([0, 255]))
+        return _BOXED[name](float(low), float(high))
+    return jaxrel.rulesets.preset(name)
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -184,19 +212,17 @@ def _bundled_picture(name: str) -> Path:
     return Path(str(resources.files("skimage") / "data" / name))
 
 
-def _rule_names(values: Sequence[str]) -> list[str]:
-    """Split the values of `--rules`; `ValueError` for a name that jaxrel does not have."""
+def _rule_sets(values: Sequence[str]) -> dict[str, jaxrel.RuleSet]:
+    """Build the rule sets that `--rules` names; `ValueError` for one that jaxrel does not have."""
     names = [name.strip() for value in values for name in value.split(",") if name.strip()]
     if not names:
         raise ValueError("--rules names no rule set")
-    for name in names:
-        jaxrel.rulesets.preset(name)
-    return list(dict.fromkeys(names))
+    return {name: rule_set(name) for name in names}
 
 
 def _line(title: str, values: np.ndarray) -> str:
     """Format one number per picture under a common width."""
-    return f"  {title:16s}" + "".join(f"{value:12.3f}" for value in values)
+    return f"  {title:26s}" + "".join(f"{value:12.4g}" for value in values)
 
 
 if __name__ == "__main__":

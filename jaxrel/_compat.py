@@ -15,6 +15,7 @@ in a loud :class:`jaxrel.errors.UnsupportedPrimitive`, never in a silent default
 from __future__ import annotations
 
 import contextlib
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -56,9 +57,14 @@ def scopes(eqn: JaxprEqn) -> tuple[str, ...]:
     return tuple(entry.name for entry in stack if type(entry).__name__ == "Scope")
 
 
+# the user's line is the last one that is neither jax's nor ours
+source_info_util.register_exclusion(str(pathlib.Path(__file__).parent))
+
+
 def source_line(eqn: JaxprEqn) -> str:
-    """Returns ``file:line (function)`` of the user's code that made an equation."""
-    return source_info_util.summarize(eqn.source_info)
+    """Returns ``file:line (function)`` of the user's code that made an equation, or ``""``."""
+    line = source_info_util.summarize(eqn.source_info)
+    return line if ":" in line else ""
 
 
 def call_name(jaxpr: Jaxpr) -> str:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from .arguments import Arguments, SplitOutput, check_output
 from .assign import Assignment, assign
 from .execute import evaluate
-from .naming import leaf_paths, named_modules
+from .naming import leaf_paths, named_modules, reachable
 from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
 from .plan.table import Table
@@ -158,7 +158,6 @@ def rewrite(
     @functools.wraps(fun)
     def rewritten(*args: Any, **kwargs: Any) -> Any:
         call = Arguments(fun, args, kwargs, argnums)
-        call.check()
         plan, output = trace(call)
         return output.restore(evaluate(plan, assign(plan, rule_set), call.leaves))
 
@@ -197,13 +196,20 @@ def _rule_name(step: Step, rules: RuleSet) -> str:
     return "" if step.kind == "control" and override is None else describe(rule)
 
 
-def trace(call: Arguments) -> tuple[Plan, SplitOutput]:
-    """Traces a call to a plan, and remembers how its outputs are put together."""
+def trace(call: Arguments, explained: int | None = None) -> tuple[Plan, SplitOutput]:
+    """Traces a call to a plan, and remembers how its outputs are put together.
+
+    Args:
+      call: the call.
+      explained: how many of the first output leaves are explained; None: all.
+    """
+    call.check()
     names = leaf_paths(call.fun, call.args, call.kwargs)
     output = SplitOutput()
-    with named_modules():
+    with named_modules((*reachable(call.fun), *call.args)):
         jaxpr = jax.make_jaxpr(lambda *leaves: output.split(call(leaves)))(*call.leaves)
-    plan, _ = build_plan(jaxpr, [INPUT for _ in call.leaves], names=names)
+    facts = [INPUT for _ in call.leaves]
+    plan, _ = build_plan(jaxpr, facts, names=names, explained=explained)
     return plan, output
 
 
@@ -239,8 +245,7 @@ class Explanation:
 
 def explain(call: Arguments, rules: RuleSet, has_aux: bool) -> Explanation:
     """Checks and plans a call, and chooses the rules."""
-    call.check()
-    plan, output = trace(call)
+    plan, output = trace(call, explained=1)
     check_output(output, has_aux)
     chosen = assign(plan, rules)
     needed = companioned(plan, chosen)

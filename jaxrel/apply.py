@@ -172,6 +172,8 @@ def _apply(
             f"{describe(rule)} returned {len(sent)} multipliers for the {len(view.inputs)} live "
             f"inputs of a {step.kind} step ({step.operation}, {step.location or 'no layer'})."
         )
+    if any(not (part is None or hasattr(part, "astype")) for part in sent):
+        raise RuleError(f"{describe(rule)} returned {sent!r}: multipliers are arrays, or None.")
     for given, x in (*zip(sent, view.inputs, strict=True), *zip(units, view.inputs, strict=False)):
         if given is not None and given.shape != x.shape:
             raise RuleError(

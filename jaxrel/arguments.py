@@ -6,6 +6,7 @@ are, so that they may be models, strings or whatever it likes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ class Arguments:
           TypeError: ``argnums`` is neither an integer nor a sequence of integers.
         """
         self.fun, self.args, self.kwargs = fun, args, kwargs
-        self.single = isinstance(argnums, int)
+        self.single = hasattr(argnums, "__index__")
         self.argnums = _indices(argnums, len(args), _name(fun))
         explained = [args[k] for k in self.argnums]
         self.leaves, self.tree = jax.tree.flatten(explained)
@@ -57,7 +58,7 @@ class Arguments:
         return results[0] if self.single else tuple(results)
 
     def check(self) -> None:
-        """Checks that every explained leaf is a real floating point array.
+        """Checks that every explained leaf is a real floating point array, or a number.
 
         Raises:
           TypeError: naming argument, leaf and dtype.
@@ -66,6 +67,7 @@ class Arguments:
         for k, tree in zip(self.argnums, explained, strict=True):
             for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
                 _check_leaf(leaf, f"argument {k}{jax.tree_util.keystr(keys)}", _name(self.fun))
+        self.leaves = [jnp.asarray(leaf) for leaf in self.leaves]
 
 
 def _name(fun: Any) -> str:
@@ -73,9 +75,13 @@ def _name(fun: Any) -> str:
 
 
 def _indices(argnums: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
-    wanted = (argnums,) if isinstance(argnums, int) else argnums
-    if isinstance(wanted, str) or not all(isinstance(k, int) for k in wanted):
-        raise TypeError(f"argnums: expected an int or a sequence of ints, got {argnums!r}.")
+    try:
+        one = hasattr(argnums, "__index__")
+        wanted = [operator.index(k) for k in ((argnums,) if one else argnums)]  # type: ignore
+    except TypeError:
+        raise TypeError(
+            f"argnums: expected an int or a sequence of ints, got {argnums!r}."
+        ) from None
     for k in wanted:
         if not -count <= k < count:
             raise ValueError(
@@ -121,7 +127,10 @@ class SplitOutput:
     def split(self, out: Any) -> list[Any]:
         """Flattens ``out``, keeping aside the leaves that are no arrays."""
         leaves, self.tree = jax.tree.flatten(out)
-        self.static = {k: v for k, v in enumerate(leaves) if not _is_array(v)}
+        # numbers of auxiliary data stay what they are; one that is to be explained is an array
+        numbers = bool | int | float | complex
+        self.static = {k: v for k, v in enumerate(leaves) if k and isinstance(v, numbers)}
+        self.static |= {k: v for k, v in enumerate(leaves) if not _is_array(v)}
         self.leaves = [v for k, v in enumerate(leaves) if k not in self.static]
         self.shapes = [jax.typeof(v) for v in self.leaves]
         return self.leaves
@@ -144,15 +153,16 @@ def check_output(output: SplitOutput, has_aux: bool) -> None:
     Raises:
       TypeError: it is not, or ``has_aux`` is given and it is no pair.
     """
-    children = jax.tree.structure(0) if output.tree is None else output.tree
+    value = output.tree
     if has_aux:
-        parts = children.children()
+        parts = value.children()
         if len(parts) != 2:
             raise TypeError("has_aux=True: the function must return a pair (array, auxiliary).")
-        children = parts[0]
-    if not jax.tree_util.treedef_is_leaf(children) or 0 in output.static:
+        value = parts[0]
+    if not jax.tree_util.treedef_is_leaf(value) or value.num_leaves != 1 or 0 in output.static:
         hint = "" if has_aux else " (return the rest as auxiliary data with has_aux=True)"
-        raise TypeError(f"The function must return one array of floats{hint}; got {children}.")
+        got = type(output.static[0]).__name__ if 0 in output.static else value
+        raise TypeError(f"The function must return one array of floats{hint}; got {got}.")
     aval = output.shapes[0]
     if not jnp.issubdtype(aval.dtype, jnp.floating):
         raise TypeError(

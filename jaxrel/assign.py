@@ -6,10 +6,9 @@ is named in a warning.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-from .errors import UnsupportedPrimitive, UnusedMatchWarning
+from .errors import UnsupportedPrimitive, UnusedMatchWarning, warn
 from .matching import specificity
 from .plan.primitives import OPAQUE
 from .plan.steps import Plan, Step
@@ -93,16 +92,17 @@ def _warn_of_unused(plan: Plan, rules: RuleSet, used: set[int | None]) -> None:
         if index in used or index < rules.optional:
             continue
         hit = [step for step in plan.walk() if specificity(match, step)]
+        domain = getattr(rule, "kinds", None)
+        suited = [step for step in hit if not domain or step.kind in domain]
         if not hit:
             why = "matches no step of this function"
-        elif any(id(m) != id(match) and specificity(m, s) for s in hit for m, _ in rules.overrides):
-            why = "is overridden by other matches wherever it applies"
-        else:
+        elif not suited:
             kinds = ", ".join(sorted({step.kind for step in hit}))
             why = f"matches only steps of kind {kinds}, for which the rule has no formula"
-        warnings.warn(
+        else:
+            why = "is overridden by other matches wherever it applies"
+        warn(
             f"rules: {str(match)!r} -> {describe(rule)} {why}; summary(fun, rules)(*args) "
             "shows the steps and their names.",
             UnusedMatchWarning,
-            stacklevel=5,
         )

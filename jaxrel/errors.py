@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import pathlib
+import sys
+import warnings
+
+import jax
+
 
 class UnsupportedPrimitive(NotImplementedError):  # noqa: N818 - a name of the public interface
     """A step on a live value (one that depends on an explained input) that no rule explains.
@@ -16,7 +22,8 @@ class UnsupportedPrimitive(NotImplementedError):  # noqa: N818 - a name of the p
         """Composes the message from its parts."""
         self.primitive, self.path, self.source = primitive, path, source
         where = f"in layer {path!r}" if path else "outside any named layer"
-        super().__init__(f"{primitive!r} {where}, at {source}: {reason} {way_out}")
+        place = f"{where}, at {source}" if source else where
+        super().__init__(f"{primitive!r} {place}: {reason} {way_out}")
 
 
 class RuleError(TypeError):
@@ -25,3 +32,12 @@ class RuleError(TypeError):
 
 class UnusedMatchWarning(UserWarning):
     """A match of a rule set matched no step of the function that was explained."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warns, pointing to the line of the user's code: the last one outside of jaxrel and jax."""
+    inside = tuple(str(pathlib.Path(file).parent) for file in (__file__, str(jax.__file__)))
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level - 1)

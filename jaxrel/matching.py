@@ -25,7 +25,17 @@ KINDS = (
     "linear",
     "other",
 )
-VARIANTS = ("dense", "conv", "attention", "gate", "selection", "statistic", "scale", "pool")
+VARIANTS = {
+    "dense": "matmul",
+    "conv": "matmul",
+    "attention": "product",
+    "gate": "product",
+    "selection": "maximum",
+    "statistic": "normalization",
+    "scale": "normalization",
+    "pool": "linear",
+}
+"""Variants and the kind each belongs to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +81,8 @@ class Kind:
 
     def __post_init__(self):
         """Checks the name."""
-        if self.name not in KINDS + VARIANTS:
-            known = ", ".join(KINDS + VARIANTS)
+        if self.name not in (*KINDS, *VARIANTS):
+            known = ", ".join((*KINDS, *VARIANTS))
             raise ValueError(f"Kind({self.name!r}): no such kind of step; there are {known}.")
 
     def __str__(self) -> str:
@@ -94,6 +104,17 @@ def specificity(match: Match, step: Step) -> int:
             if matches_path(match, step.path):
                 return 5
             return 3 if match in step.names else 0
+
+
+def kinds_of(match: Match) -> frozenset[str]:
+    """Kinds of the steps that ``match`` can mean; empty: any."""
+    match match:
+        case First():
+            return frozenset({"matmul"})
+        case Kind(name):
+            return frozenset({VARIANTS.get(name, name)})
+        case _:
+            return frozenset()
 
 
 def matches_path(pattern: str, path: Path) -> bool:

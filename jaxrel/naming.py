@@ -15,7 +15,8 @@ import functools
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,21 +25,42 @@ Path = tuple[str, ...]
 
 
 def leaf_paths(fun: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> dict[int, Path]:
-    """Names the array leaves that ``fun`` reads, by ``id``.
+    """Names the layers of the array leaves that ``fun`` reads, by ``id`` of the leaf.
 
     Args:
-      fun: a module that is a pytree, a bound method, a partial, or a closure over such things.
+      fun: a module that is a pytree, a bound method, a partial, or a function that reaches such
+        things by its closure or by globals.
       args, kwargs: what it is called with.
 
     Returns:
-      ``id`` of the leaf -> path of keys, indices and attributes to it.
+      ``id`` of the leaf -> path of keys, indices and attributes to its layer.
     """
     names: dict[int, Path] = {}
-    for root in (*_reachable(fun), *args, *kwargs.values()):
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(root):
-            if keys and hasattr(leaf, "shape"):
-                names.setdefault(id(leaf), tuple(_key_name(key) for key in keys))
+    for root in (*reachable(fun), *args, *kwargs.values()):
+        for path, leaf in _leaves(root):
+            names.setdefault(id(leaf), _layer(path))
     return names
+
+
+def _leaves(root: Any, depth: int = 2) -> Iterator[tuple[Path, Any]]:
+    """Array leaves with their paths; objects that are no pytrees are looked into by attribute."""
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(root):
+        path = tuple(_key_name(key) for key in keys)
+        if hasattr(leaf, "shape"):
+            yield path, leaf
+        elif depth and hasattr(leaf, "__dict__") and not isinstance(leaf, _NO_HOLDERS):
+            for name, held in vars(leaf).items():
+                yield from (((*path, name, *p), x) for p, x in _leaves(held, depth - 1))
+
+
+_NO_HOLDERS = (type, types.ModuleType, types.FunctionType)
+
+
+def _layer(path: Path) -> Path:
+    """The layer of a leaf: without the collection before it and the parameter's name after it."""
+    layer = path[1:] if path[:1] == ("params",) else path
+    layer = layer[:-1] if layer[-1:] == ("value",) else layer
+    return layer[:-1] if len(layer) > 1 or len(layer) < len(path) else layer
 
 
 def _key_name(key: Any) -> str:
@@ -48,25 +70,42 @@ def _key_name(key: Any) -> str:
     return str(key)
 
 
-def _reachable(fun: Any, depth: int = 4) -> Iterator[Any]:
-    """What a callable holds: itself, its ``self``, its closure, and those of what it wraps."""
+def reachable(fun: Any, depth: int = 4) -> Iterator[Any]:
+    """What a callable holds: itself, its ``self``, closure, globals, and those of what it wraps."""
     if not inspect.isfunction(fun):
         yield fun
     if depth == 0:
         return
     if isinstance(fun, functools.partial):
         yield from (*fun.args, *fun.keywords.values())
-        yield from _reachable(fun.func, depth - 1)
+        yield from reachable(fun.func, depth - 1)
     if inspect.ismethod(fun):
         yield fun.__self__
-    held = [cell for cell in getattr(fun, "__closure__", None) or ()]
-    for cell in held:
+    for cell in getattr(fun, "__closure__", None) or ():
         with contextlib.suppress(ValueError):  # an empty cell
             content = cell.cell_contents
-            yield from _reachable(content, depth - 1) if callable(content) else (content,)
+            yield from reachable(content, depth - 1) if callable(content) else (content,)
+    yield from _globals(fun)
     wrapped = getattr(fun, "__wrapped__", None)
     if wrapped is not None:
-        yield from _reachable(wrapped, depth - 1)
+        yield from reachable(wrapped, depth - 1)
+
+
+def _globals(fun: Any) -> Iterator[Any]:
+    """The globals that a function's code names, but for modules, classes and functions."""
+    code = getattr(fun, "__code__", None)
+    if code is None or _is_library(fun):
+        return
+    codes = [code]
+    while codes:
+        code = codes.pop()
+        codes.extend(c for c in code.co_consts if isinstance(c, types.CodeType))
+        held = (fun.__globals__.get(name) for name in code.co_names)
+        yield from (value for value in held if not isinstance(value, _NO_HOLDERS))
+
+
+def _is_library(fun: Any) -> bool:
+    return str(getattr(fun, "__module__", "")).split(".")[0] in ("jax", "flax", "equinox", "haiku")
 
 
 _modules: contextvars.ContextVar[dict[int, tuple[Any, Path]] | None]
@@ -78,8 +117,12 @@ _saved: list[tuple[type, str, Any]] = []
 
 
 @contextlib.contextmanager
-def named_modules() -> Iterator[None]:
+def named_modules(roots: Iterable[Any] = ()) -> Iterator[None]:
     """Opens scopes for the modules of linen and nnx for the time of a trace.
+
+    Args:
+      roots: what the function reaches; nnx models among them are the roots of their modules' paths.
+        Any other nnx model is known by the first of its modules that is called.
 
     Methods of nnx module classes are wrapped while any thread is inside, and only act in threads
     (contexts) that are.
@@ -89,7 +132,14 @@ def named_modules() -> Iterator[None]:
         return
     from flax import linen
 
-    token, path_token = _modules.set({}), _current.set(())
+    modules: dict[int, tuple[Any, Path]] = {}
+    if "flax.nnx" in sys.modules:
+        from flax import nnx
+
+        for root in roots:
+            if isinstance(root, nnx.Module):
+                _path_of(root, modules)
+    token, path_token = _modules.set(modules), _current.set(())
     _install()
     try:
         with linen.override_named_call(True):

@@ -36,7 +36,7 @@ __all__ = ["grid", "heatmap", "overlay", "waterfall"]
 _MEANS: dict[str, Any] = {"interpolation": "antialiased", "interpolation_stage": "data"}
 
 _PANEL = 1.5  # inches: width and height of one picture of a grid
-_GAPS = {"w_pad": 0.02, "h_pad": 0.02, "wspace": 0, "hspace": 0}  # inches, shares of a panel
+_GAPS = {"w_pad": 0.02, "h_pad": 0.03, "wspace": 0, "hspace": 0}  # inches, shares of a panel
 _ROW = 0.25  # inches: height of one layer of a waterfall
 _GREYS = np.array([0.299, 0.587, 0.114])  # luma of red, green, blue (ITU-R BT.601)
 
@@ -270,7 +270,9 @@ def waterfall(audit: Audit, axes: Axes | None = None, *, depth: int | None = Non
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(rows) + 1.6, -0.6)
     axes.set_xlabel("relevance")
-    axes.margins(x=0.05)
+    axes.use_sticky_edges = False  # else the longest bar ends at the frame, as if cut off
+    axes.margins(x=0.03)
+    axes.autoscale_view(scaley=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return axes
@@ -279,9 +281,9 @@ def waterfall(audit: Audit, axes: Axes | None = None, *, depth: int | None = Non
 # What becomes of relevance in a layer: the attribute of the record that lowers the level, and a
 # colour. The three are told apart by the colour-blind too.
 _FATES = {
-    "biases": ("bias", "#4477aa"),
-    "stabilisers": ("stabilizer", "#ccaa33"),
-    "rules": ("rule", "#cc4455"),
+    "to biases": ("bias", "#4477aa"),
+    "to stabilisers": ("stabilizer", "#ccaa33"),
+    "by rules": ("rule", "#cc4455"),
 }
 
 
@@ -300,7 +302,7 @@ def _changes(layers: Sequence[Layer], depth: int | None) -> list[tuple[str, list
             -sum(float(getattr(layer, attribute)) for layer in run)
             for attribute, _ in _FATES.values()
         ]
-        rows.append((name(run[0]) or "-", changes))
+        rows.append((name(run[0]) or "(no layer)", changes))
     return rows
 
 

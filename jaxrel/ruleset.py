@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from .matching import First, Kind, Match, specificity
+from .matching import First, Kind, Match, kinds_of, specificity
 from .plan.steps import Step
 from .rules import Detach, Gradient, Half, RuleFunction, Slope
 
@@ -63,7 +63,7 @@ class RuleSet:
                     f"A rule set is overridden by a layer path glob, First(), Kind(...), a "
                     f"primitive or a call name; got {match!r} of type {type(match).__name__}."
                 )
-            _check(match, rule, frozenset())
+            _check(match, rule, kinds_of(match))
 
     def __or__(self, overrides: Mapping[Match, RuleFunction]) -> RuleSet:
         """This rule set with other rules where the given matches apply.
@@ -74,7 +74,10 @@ class RuleSet:
         """
         if not isinstance(overrides, Mapping):
             return NotImplemented
-        return dataclasses.replace(self, overrides=(*self.overrides, *overrides.items()))
+        kept = [k for k, (match, _) in enumerate(self.overrides) if match not in overrides]
+        merged = (*(self.overrides[k] for k in kept), *overrides.items())
+        optional = sum(k < self.optional for k in kept)
+        return dataclasses.replace(self, overrides=merged, optional=optional)
 
     def choose(self, step: Step) -> tuple[RuleFunction | None, int | None]:
         """The rule for ``step``, and the index of the override it comes from (None: its row).

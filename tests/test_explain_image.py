@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.explain_image import main
+from experiments.explain_image import DEFAULT_RULES, main, rule_set
+from jaxrel import RuleSet, rulesets
 
 
 @pytest.fixture
@@ -25,6 +26,18 @@ def test_one_png_is_written(picture, tmp_path, capsys):
         assert image.format == "PNG" and image.width > image.height
     printed = capsys.readouterr().out
     assert "picture.png:" in printed and printed.count("%") == 5
+
+
+def test_every_preset_can_be_asked_for():
+    presets = set(rulesets.__all__) - {"First", "Kind", "RuleSet", "preset"}
+    assert presets > set(DEFAULT_RULES.split(","))
+    assert all(isinstance(rule_set(name), RuleSet) for name in presets)
+
+
+@pytest.mark.parametrize("name", ["epsilon_gamma_box", "deep_taylor"])
+def test_the_box_reaches_from_black_to_white(name):
+    _, box = rule_set(name).overrides[-1]
+    assert (box.low, box.high) == (-127 / 128, 1)
 
 
 @pytest.mark.parametrize(

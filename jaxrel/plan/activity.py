@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from .graph import Graph, Node, Path
-from .primitives import AFFINE, CONTROL, REDUCE_MAX, STRUCTURAL, WINDOW_MAX, ZERO_DERIVATIVE
+from .primitives import (
+    AFFINE,
+    CONTROL,
+    PARALLEL,
+    REDUCE_MAX,
+    STRUCTURAL,
+    WINDOW_MAX,
+    ZERO_DERIVATIVE,
+)
 from .steps import CONSTANT, Fact
 
 Nest = Callable[[Node, Sequence[Fact]], tuple[tuple[Any, ...], Sequence[Fact]]]
@@ -59,7 +67,11 @@ def activity(
             bodies[index], results = nest(node, operands)
         else:
             floats = [_is_float(graph.avals[value]) for value in node.operands]
-            results = [_result(node, operands, floats)] * len(node.results)
+            if node.name in PARALLEL and len(operands) == len(node.results):
+                pairs = zip(operands, floats, strict=True)
+                results = [_result(node, [fact], [is_float]) for fact, is_float in pairs]
+            else:
+                results = [_result(node, operands, floats)] * len(node.results)
         for value, fact in zip(node.results, results, strict=True):
             live = fact.live and _is_float(graph.avals[value])
             facts[value] = fact._replace(live=live, first=fact.first and live)
@@ -80,9 +92,14 @@ def _result(node: Node, operands: Sequence[Fact], floats: Sequence[bool]) -> Fac
         nonneg=_nonneg(node, operands, floats),
         first=bool(live)
         and all(fact.first for fact in live)
-        and (node.name in STRUCTURAL or (node.name in AFFINE and len(live) == 1)),
+        and (node.name in STRUCTURAL or _is_constant_affine(node, operands)),
         origin=() if depends or not origins else origins[0],
     )
+
+
+def _is_constant_affine(node: Node, operands: Sequence[Fact]) -> bool:
+    """Tells whether a live value is scaled, shifted or masked by constants."""
+    return node.name in AFFINE | {"select_n"} and sum(fact.depends for fact in operands) == 1
 
 
 def _nonneg(node: Node, operands: Sequence[Fact], floats: Sequence[bool]) -> bool:
@@ -92,7 +109,7 @@ def _nonneg(node: Node, operands: Sequence[Fact], floats: Sequence[bool]) -> boo
         return True
     if node.name == "mul" and node.operands[0] == node.operands[-1]:
         return True
-    if node.name == "clamp":
+    if node.name in ("convert_element_type", "broadcast_in_dim", "clamp"):
         return operands[0].nonneg
     if node.name in _ALWAYS_NONNEG:
         return True

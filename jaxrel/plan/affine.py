@@ -59,7 +59,8 @@ def _next(view: GraphView, index: int, taken: set[int]) -> int | None:
     following = view.consumer[value]
     node = view.graph.nodes[following]
     known = node.name in AFFINE | _SAME_SHAPE | _RESHAPES or node.name == "transpose"
-    return following if known and len(view.live(node)) == 1 and following not in taken else None
+    constant = sum(view.facts[v].depends for v in node.operands) == 1
+    return following if known and constant and following not in taken else None
 
 
 def _channels(view: GraphView, node: Node, weights: int) -> list[bool]:

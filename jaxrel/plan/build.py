@@ -15,7 +15,7 @@ from .. import _compat
 from . import paths
 from .activity import activity
 from .affine import find_affine, find_pools
-from .graph import Graph, Node, Path, flatten
+from .graph import Call, Graph, Node, Path, flatten
 from .joins import find_joins, is_homogeneous
 from .kinds import kind_of
 from .naming import names_of
@@ -29,8 +29,9 @@ def build_plan(
     jaxpr: Any,
     inputs: Sequence[Fact],
     path: Path = (),
-    calls: tuple[tuple[str, int], ...] = (),
+    calls: tuple[Call, ...] = (),
     names: Mapping[int, Path] = MappingProxyType({}),
+    explained: int | None = None,
 ) -> tuple[Plan, list[Fact]]:
     """Reads a jaxpr into a plan.
 
@@ -40,6 +41,7 @@ def build_plan(
       path: raw scope names around it.
       calls: names of the calls around it.
       names: paths of parameter leaves by ``id``, to name layers without scopes.
+      explained: how many of its first results are explained; None: all.
 
     Returns:
       The plan and the facts of its results.
@@ -56,29 +58,37 @@ def build_plan(
 
     facts, bodies = activity(graph, inputs, nest, names)
     view = GraphView(graph, facts, elementwise)
-    groups = _find_groups(view)
-    steps = tuple(_steps(view, groups, bodies))
+    goals = graph.outputs[:explained]
+    groups = _find_groups(view, goals)
+    steps = [_step(view, group, bodies.get(i, ())) for i, group in _used(view, groups, goals)]
     outputs = [facts[value] for value in graph.outputs]
     live = tuple(fact.live for fact in outputs)
-    return Plan(steps, graph.inputs, graph.outputs, graph.constants, live, jaxpr), outputs
+    return Plan(tuple(steps), graph.inputs, graph.outputs, graph.constants, live, jaxpr), outputs
 
 
-def _find_groups(view: GraphView) -> dict[int, Group]:
+def _find_groups(view: GraphView, goals: Sequence[int]) -> dict[int, Group]:
     joins = find_joins(view)
     softmaxes = find_softmax(view)
-    groups = {**joins, **softmaxes, **find_normalization(view)}
     products = find_products(view, softmaxes, joins)
-    groups = {**products, **groups}
-    taken = {index for group in groups.values() for index in group.nodes}
+    groups = {**products, **joins, **softmaxes, **find_normalization(view)}
+    # what comes after a matmul belongs to it unless it is part of a group that is really used
+    used = [group for _, group in _used(view, groups, goals) if len(group.nodes) > 1]
+    taken = {index for group in used for index in group.nodes}
     return {**find_pools(view, taken), **find_affine(view, taken), **groups}
 
 
-def _steps(view: GraphView, groups: dict[int, Group], bodies: dict[int, tuple[Plan, ...]]):
-    """Steps in order of execution, found from the last node to the first."""
+def _used(
+    view: GraphView, groups: dict[int, Group], goals: Sequence[int]
+) -> list[tuple[int, Group]]:
+    """The groups to execute, by the index of their last node and in order.
+
+    Found from the last node to the first: a group's last node stands for the whole group, and nodes
+    whose values nobody else needs vanish into it.
+    """
     nodes = view.graph.nodes
     needed = set(view.graph.outputs)
-    explained = {value for value in needed if view.facts[value].live}
-    kept = []
+    explained = {value for value in goals if view.facts[value].live}
+    used = []
     for index in range(len(nodes) - 1, -1, -1):
         node = nodes[index]
         if needed.isdisjoint(node.results) and not node.eqn.effects:
@@ -87,12 +97,12 @@ def _steps(view: GraphView, groups: dict[int, Group], bodies: dict[int, tuple[Pl
             group = Group("constant", (index,))
         else:
             group = groups.get(index) or _single(view, index)
-        step = _step(view, group, bodies.get(index, ()))
-        needed.update(step.operands)
+        operands, live = _operands(view, group, [nodes[k] for k in group.nodes])
+        needed.update(operands)
         if group.kind != "constant":
-            explained.update(step.operands[k] for k in step.live)
-        kept.append(step)
-    return reversed(kept)
+            explained.update(operands[k] for k in live)
+        used.append((index, group))
+    return used[::-1]
 
 
 def _single(view: GraphView, index: int) -> Group:
@@ -140,11 +150,10 @@ def _step(view: GraphView, group: Group, bodies: tuple[Plan, ...]) -> Step:
         linear_read=group.linear_read,
         bodies=bodies if group.kind == "control" else (),
         shapes=(_shapes(view.graph, live_values), _shapes(view.graph, last.results)),
-        source=_compat.source_line(last.eqn) if group.kind != "constant" else "",
     )
 
 
-def _operands(view: GraphView, group: Group, nodes: tuple[Node, ...]):
+def _operands(view: GraphView, group: Group, nodes: Sequence[Node]):
     """Value numbers a step reads and which of them are live.
 
     A node on its own has the operands of its equation, in their order. A group has each value once:

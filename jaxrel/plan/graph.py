@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,20 @@ from .. import _compat
 from .primitives import CALLS, CONTROL, OPAQUE
 
 Path = tuple[str, ...]
+
+
+class Call(NamedTuple):
+    """A call around an equation.
+
+    Attributes:
+      name: of the function.
+      number: different for each call of a graph; -1 for calls around the whole graph.
+      eqn: the call.
+    """
+
+    name: str
+    number: int
+    eqn: Any
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +47,7 @@ class Node:
       operands: value numbers read, literals and constants included.
       results: value numbers made.
       path: raw scope names from the outside in.
-      calls: ``(name, number)`` of the unfolded calls around the equation, outermost first.
+      calls: the unfolded calls around the equation, outermost first.
     """
 
     eqn: Any
@@ -41,7 +55,13 @@ class Node:
     operands: tuple[int, ...]
     results: tuple[int, ...]
     path: Path
-    calls: tuple[tuple[str, int], ...]
+    calls: tuple[Call, ...]
+
+    @property
+    def source(self) -> str:
+        """``file:line (function)`` of the user's code, that of a call where it has none itself."""
+        eqns = (self.eqn, *(call.eqn for call in reversed(self.calls)))
+        return next(filter(None, map(_compat.source_line, eqns)), "")
 
 
 @dataclasses.dataclass(slots=True)
@@ -54,6 +74,7 @@ class Graph:
       outputs: value numbers of its results.
       constants: values of literals and closed-over constants by number.
       avals: shape and dtype of each value number.
+      calls: number, operands and results of each unfolded call, by number.
     """
 
     nodes: list[Node]
@@ -61,9 +82,10 @@ class Graph:
     outputs: tuple[int, ...]
     constants: dict[int, Any]
     avals: dict[int, Any]
+    calls: dict[int, tuple[Call, tuple[int, ...], tuple[int, ...]]]
 
 
-def flatten(jaxpr: Any, path: Path = (), calls: tuple[tuple[str, int], ...] = ()) -> Graph:
+def flatten(jaxpr: Any, path: Path = (), calls: tuple[Call, ...] = ()) -> Graph:
     """Numbers the values of ``jaxpr``, unfolds its ``jit`` calls, and drops dead nodes.
 
     Args:
@@ -71,7 +93,7 @@ def flatten(jaxpr: Any, path: Path = (), calls: tuple[tuple[str, int], ...] = ()
       path: scope names around the whole.
       calls: calls around the whole.
     """
-    graph = Graph([], (), (), {}, {})
+    graph = Graph([], (), (), {}, {}, {})
     _Flattener(graph).run(jaxpr, path, calls)
     graph.nodes = list(_needed(graph))
     return graph
@@ -138,8 +160,9 @@ class _Flattener:
             where = path + _compat.scopes(eqn)
             if _unfolds(eqn):
                 body, body_consts = _compat.open_jaxpr(eqn.params[CALLS[eqn.primitive.name]])
-                frame = (str(eqn.params.get("name", "")), next(self.call_numbers))
-                results = self.walk(body, body_consts, operands, where, (*calls, frame))
+                call = Call(str(eqn.params.get("name", "")), next(self.call_numbers), eqn)
+                results = self.walk(body, body_consts, operands, where, (*calls, call))
+                self.graph.calls[call.number] = (call, operands, tuple(results))
             else:
                 results = self.node(eqn, operands, where, calls)
             env.update(zip(eqn.outvars, results, strict=True))

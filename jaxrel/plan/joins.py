@@ -9,10 +9,11 @@ alone: ``1 / (1 + exp(-x))``, ``log(1 + exp(x))``.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from .graph import Node
-from .primitives import SINGULAR_AT_ZERO
+from .primitives import ACTIVATIONS, SINGULAR_AT_ZERO
 from .steps import Group
 from .view import ROOT, GraphView
 
@@ -39,6 +40,22 @@ def find_joins(view: GraphView) -> dict[int, Group]:
             group = None
         if group is not None:
             groups[index] = group
+    return {**_activations(view), **groups}
+
+
+def _activations(view: GraphView) -> dict[int, Group]:
+    """Calls of known activation functions that are elementwise in one live value."""
+    groups: dict[int, Group] = {}
+    for call, operands, results in view.graph.calls.values():
+        if call.name not in ACTIVATIONS or len(results) != 1 or results[0] not in view.producer:
+            continue
+        dependent = {v for v in operands if view.facts[v].depends}
+        if len(dependent) != 1 or not view.facts[results[0]].live:
+            continue
+        (start,), index = dependent, view.producer[results[0]]
+        region = view.elementwise_region(index, start)
+        if region is not None and view.facts[start].live:
+            groups[index] = _nonlinearity(view, region, start)
     return groups
 
 
@@ -49,7 +66,7 @@ def _join(view: GraphView, index: int, dependent: list[int]) -> Group | None:
             continue
         region = view.elementwise_region(index, start)
         if region is not None:
-            return None if _is_linear(view, region) else _nonlinearity(view, region, start)
+            return None if _is_linear(view, region, start) else _nonlinearity(view, region, start)
         dependent = [v for v in dependent if view.facts[v].live]
     return None
 
@@ -63,13 +80,20 @@ def _is_singular(view: GraphView, node: Node) -> bool:
     return node.name == "div" and view.live(node) == [1]
 
 
+def _has_numbers_only(view: GraphView, region: tuple[int, ...]) -> bool:
+    """Tells whether the constants of a region are single numbers: a bias belongs to its layer."""
+    values = {v for index in region for v in view.graph.nodes[index].operands}
+    constants = (v for v in values if not view.facts[v].depends)
+    return all(math.prod(view.shape(v) or ()) == 1 for v in constants)
+
+
 def _chain(view: GraphView, index: int, value: int) -> Group | None:
     """The longest elementwise region that ends in node ``index``, if it has more than one node."""
     best: tuple[tuple[int, ...], int] | None = None
     tree = view.dependence_dominator
     while value != ROOT and view.facts[value].live:
         region = view.elementwise_region(index, value)
-        if region is None:
+        if region is None or not _has_numbers_only(view, region):
             break
         best = (region, value)
         value = tree[value][0]
@@ -78,11 +102,12 @@ def _chain(view: GraphView, index: int, value: int) -> Group | None:
     return _nonlinearity(view, *best)
 
 
-def _is_linear(view: GraphView, region: tuple[int, ...]) -> bool:
+def _is_linear(view: GraphView, region: tuple[int, ...], start: int) -> bool:
     """Tells whether every node of a join is linear: ``a x + b x`` is no nonlinearity."""
+    inside = {start, *(view.graph.nodes[index].results[0] for index in region)}
     for index in region:
         node = view.graph.nodes[index]
-        dependent = [v for v in node.operands if view.facts[v].depends]
+        dependent = [v for v in node.operands if v in inside]
         scaling = node.name in ("mul", "select_n") and len(dependent) == 1
         scaling = scaling or (node.name == "div" and dependent == [node.operands[0]])
         if not (scaling or node.name in _LINEAR_IN_JOIN):
@@ -180,7 +205,5 @@ def _scaling(node: Node, operands: list[Scaling]) -> Scaling:
 def _of_operand(view: GraphView, value: int, found: dict[int, Scaling]) -> Scaling:
     if value in found:
         return found[value]
-    if view.facts[value].depends:
-        return None
     content = view.literal(value)
     return "zero" if content is not None and content == 0 else "stays"

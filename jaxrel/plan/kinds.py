@@ -28,7 +28,7 @@ def kind_of(node: Node, live: list[int]) -> tuple[str, str]:
     if name in SUM:
         return ("sum", "") if both else ("linear", "")
     if name == "div":
-        return ("linear", "") if live == [0] else ("quotient", "")
+        return ({0: "linear", 1: "nonlinearity"}[live[0]] if not both else "quotient"), ""
     if name in LINEAR:
         return "linear", ""
     if name in LINEAR_IN_ONE:

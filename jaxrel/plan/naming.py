@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import _compat
 from .graph import Node
+from .primitives import ACTIVATIONS
 from .view import GraphView
 
 _UNSHOWN = frozenset("reshape broadcast_in_dim convert_element_type squeeze transpose copy".split())
@@ -29,13 +30,24 @@ def names_of(view: GraphView, nodes: tuple[Node, ...]) -> tuple[frozenset[str], 
     shared = [
         frames[0]
         for frames in zip(*(node.calls for node in nodes), strict=False)
-        if all(frame == frames[0] for frame in frames)
+        if all(frame.number == frames[0].number for frame in frames)
     ]
-    whole = [name for name, number in shared if view.call_sizes[number] <= len(nodes)]
-    own = _compat.custom_call_name(nodes[0].eqn) if len(nodes) == 1 else ""
-    arithmetic = list(dict.fromkeys(name for name in primitives if name not in _UNSHOWN))
+    whole = [call.name for call in shared if view.call_sizes[call.number] <= len(nodes)]
+    activations = [name for name in whole if name in ACTIVATIONS]
+    own = [_own_name(node) for node in nodes]
+    arithmetic = list(dict.fromkeys(name for name in own if name not in _UNSHOWN))
     familiar = _FAMILIAR.get(frozenset(arithmetic), "") if len(nodes) > 1 else ""
-    named = own or next((n for n in reversed(whole) if n and not n.startswith("_")), "")
-    shown = named or familiar or "+".join(arithmetic or primitives[:1])
-    calls = [name for name, _ in shared]
-    return frozenset(filter(None, (*primitives, *calls, own, familiar))), shown
+    named = [name for name in whole if name.isidentifier() and not name.startswith("_")]
+    if activations or (len(nodes) > 1 and named):
+        shown = (activations or named[::-1])[0]
+    else:
+        shown = familiar or "+".join(arithmetic or primitives[:1])
+    calls = [call.name for call in shared]
+    return frozenset(filter(None, (*primitives, *calls, *own, familiar))), shown
+
+
+def _own_name(node: Node) -> str:
+    """The primitive's name; a custom derivative's function, as the call of ``jax.nn`` around it."""
+    custom = _compat.custom_call_name(node.eqn)
+    around = [call.name for call in node.calls if call.name in ACTIVATIONS]
+    return (around[-1] if around else custom) if custom else node.name

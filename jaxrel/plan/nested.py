@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .. import _compat
-from .graph import Node
+from .graph import Call, Node
 from .steps import Fact, Plan
 
 Build = Callable[..., tuple[Plan, list[Fact]]]
@@ -34,7 +34,7 @@ def plan_bodies(
         case _:
             jaxpr = _compat.call_jaxpr(node.eqn)
     name = _compat.custom_call_name(node.eqn)
-    calls = (*node.calls, (name, -1)) if name else node.calls
+    calls = (*node.calls, Call(name, -1, node.eqn))
     plan, results = build(jaxpr, operands, node.path, calls)
     return (plan,), results
 

@@ -23,17 +23,19 @@ def normalise(scopes: Path) -> Path:
     module, einsum specifications, and equinox's class names (they tell no layer from another).
     """
     entries = [part for scope in scopes for part in scope.split("/") if part not in ("", "~")]
-    entries = [e for e in entries if "->" not in e and not e.startswith("eqx.")]
-    if entries and entries[0].split(".")[0] in _linen_classes():
-        root = entries[0].split(".")[0]
-        entries = [e for e in entries[1:] if e.split(".")[0] != root or "." not in e]
-    return tuple(e for i, e in enumerate(entries) if not _is_method(entries, i))
+    entries = [e for e in entries if "->" not in e and not e.startswith(("eqx.", "_", "<"))]
+    root = entries[0].split(".")[0] if entries else ""
+    if root in _linen_classes():
+        while entries and entries[0].split(".")[0] == root:
+            entries = entries[1:]
+    return tuple(name for i in range(len(entries)) if (name := _module(entries, i)))
 
 
-def _is_method(entries: Sequence[str], index: int) -> bool:
+def _module(entries: Sequence[str], index: int) -> str:
+    """The module that an entry stands for: ``inner.encode`` for ``inner``, unless that is there."""
     head, dot, _ = entries[index].partition(".")
-    neighbours = entries[max(index - 1, 0) : index + 2]
-    return bool(dot) and head in neighbours
+    beside = entries[max(index - 1, 0) : index + 2]
+    return "" if dot and head in beside else head
 
 
 def _linen_classes() -> frozenset[str]:
@@ -53,8 +55,10 @@ def prefer(scoped: Path, origins: Sequence[Path]) -> Path:
 
     Args:
       scoped: path by scopes; empty where the framework opens none.
-      origins: paths of the parameter leaves that feed the step, ``("layers", "0", "weight")``.
+      origins: layers of the parameter leaves that feed the step, ``("layers", "0")``.
     """
-    if scoped or not origins:
+    if not origins or not origins[0]:
         return scoped
-    return origins[0][:-1] or origins[0]
+    layer = origins[0]
+    # a linen root that was given a name of its own stands before the parameters' path
+    return layer if not scoped or scoped[-len(layer) :] == layer else scoped

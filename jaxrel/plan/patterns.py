@@ -18,6 +18,8 @@ from .view import ROOT, GraphView
 _CARRIES = STRUCTURAL | {"select_n", "mul", "div", "neg"}
 """Linear operations with constants that may stand between two parts of a pattern."""
 
+_SIGMOIDS = ("sigmoid", "hard_sigmoid")
+
 _STATISTIC = _CARRIES | frozenset(
     "add sub square integer_pow sqrt rsqrt pow max min abs reduce_sum psum stop_gradient clamp "
     "dot_general add_any".split()
@@ -87,11 +89,27 @@ def _exponentials(view: GraphView, e: int | None, total: int, path: list[int]) -
     return Group("softmax", tuple(sorted(set(path))), (node.operands[0],))
 
 
-def _back(view: GraphView, value: int, through: Collection[str], path: list[int]) -> int:
-    """Follows the only live operand back while the node's name is in ``through``."""
+def _back(
+    view: GraphView,
+    value: int,
+    through: Collection[str],
+    path: list[int],
+    stop: Collection[int] = (),
+) -> int:
+    """Follows the only live operand back while the node's name is in ``through``.
+
+    Args:
+      view: the graph.
+      value: where to begin.
+      through: names of operations to go through; never through a division by the live operand.
+      path: gets the indices of the nodes passed.
+      stop: indices of nodes not to go through.
+    """
     while (node := view.node(value)) is not None and node.name in through:
         live = view.live(node)
-        if len(live) != 1 or len(node.results) != 1:
+        if len(live) != 1 or len(node.results) != 1 or view.producer[value] in stop:
+            break
+        if node.name == "div" and live != [0]:
             break
         path.append(view.producer[value])
         value = node.operands[live[0]]
@@ -141,13 +159,20 @@ def _statistic(view: GraphView, value: int, start: int, scaling: str) -> tuple[i
         if node.name == "dot_general" and (len(live) != 2 or live[0] != live[1]):
             return None
         path.add(index)
-        found.add("reciprocal" if _is_reciprocal(view, node) else node.name)
+        found.add(_root(view, node))
         stack.extend(live)
-    roots = {"sqrt", "pow"} if scaling == "div" else {"rsqrt", "pow"}
-    rooted = not roots.isdisjoint(found)
+    rooted = ("sqrt" if scaling == "div" else "rsqrt") in found
     rooted = rooted or (scaling == "mul" and {"sqrt", "reciprocal"} <= found)
     summed = not found.isdisjoint(("reduce_sum", "dot_general"))
     return tuple(sorted(path)) if rooted and summed else None
+
+
+def _root(view: GraphView, node: Node) -> str:
+    """The name of a node; of a power with a constant exponent, that of the root it is."""
+    if node.name == "pow":
+        exponent = view.literal(node.operands[1])
+        return "pow" if exponent is None else ("sqrt" if exponent > 0 else "rsqrt")
+    return "reciprocal" if _is_reciprocal(view, node) else node.name
 
 
 def find_products(
@@ -170,7 +195,8 @@ def find_products(
         if node.name not in BILINEAR or len(live) != 2:
             continue
         sides = [node.operands[k] for k in live]
-        makers = [view.producer.get(_back(view, side, _CARRIES, [])) for side in sides]
+        ends = [_back(view, side, _CARRIES, [], nonlinearities) for side in sides]
+        makers = [view.producer.get(end) for end in ends]
         for variant, found in (
             ("attention", [maker in softmaxes for maker in makers]),
             ("gate", [_is_sigmoid(view, maker) for maker in makers]),
@@ -184,7 +210,10 @@ def find_products(
 
 
 def _is_sigmoid(view: GraphView, index: int | None) -> bool:
-    return index is not None and view.graph.nodes[index].name == "logistic"
+    if index is None:
+        return False
+    node = view.graph.nodes[index]
+    return node.name == "logistic" or any(call.name in _SIGMOIDS for call in node.calls)
 
 
 def _is_nonlinear(view: GraphView, index: int | None, joins: Collection[int]) -> bool:

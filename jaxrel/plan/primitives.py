@@ -77,6 +77,13 @@ JOINABLE = (
 AFFINE = frozenset("add sub mul div neg".split())
 """Arithmetic with constants that a matmul takes into its own affine map."""
 
+ACTIVATIONS = frozenset(
+    "celu elu gelu glu_activation hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu "
+    "log_sigmoid mish relu relu6 selu sigmoid silu soft_sign softplus sparse_plus sparse_sigmoid "
+    "squareplus swish".split()
+)
+"""Functions of ``jax.nn`` that are one nonlinearity even where no paths split and meet."""
+
 SINGULAR_AT_ZERO = frozenset({"log", "log2", "log1p", "rsqrt"})
 """With a chain of elementwise operations before them they are one function (softplus by hand)."""
 
@@ -86,6 +93,9 @@ SELECTION = frozenset(["sort", "top_k", "approx_top_k"])
 """Each result is one of the operands' values: nothing is split, the plain VJP is exact."""
 
 MAXIMUM = REDUCE_MAX | WINDOW_MAX | SELECTION
+
+PARALLEL = frozenset({"optimization_barrier", "device_put", "copy_p", "psum", "psum_invariant"})
+"""Several operands pass side by side: each result is made of the operand in its place."""
 
 CALLS = {
     "custom_jvp_call": "call_jaxpr",

@@ -78,7 +78,6 @@ class Step:
       homogeneous, linear_read: see :class:`Group`.
       bodies: nested plans of a control step.
       shapes: shapes of the live operands and of the results, for people.
-      source: where the user's code made it.
     """
 
     kind: str
@@ -96,7 +95,11 @@ class Step:
     linear_read: tuple[int, int] | None = None
     bodies: tuple[Plan, ...] = ()
     shapes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    source: str = ""
+
+    @property
+    def source(self) -> str:
+        """``file:line (function)`` of the user's code that made it."""
+        return self.nodes[-1].source
 
     @property
     def location(self) -> str:

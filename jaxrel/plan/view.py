@@ -39,7 +39,7 @@ class GraphView:
             number
             for node in graph.nodes
             if any(facts[value].depends for value in node.results)
-            for _, number in node.calls
+            for _, number, _ in node.calls
         )
         self.dependence_dominator = self._dominators("depends")
         self.live_dominator = self._dominators("live")
