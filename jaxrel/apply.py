@@ -118,10 +118,8 @@ def hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any
     Python numbers stay in the rule: there is nothing to differentiate or batch, and a rule may look
     at them.
     """
-    if not dataclasses.is_dataclass(rule):
-        return [], lambda _: rule
     leaves, structure = jax.tree.flatten(rule)
-    arrays = [k for k, leaf in enumerate(leaves) if not isinstance(leaf, int | float)]
+    arrays = [k for k, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
 
     def rebuild(values: Sequence[Any]) -> Any:
         new = list(leaves)
@@ -172,8 +170,12 @@ def _apply(
             f"{describe(rule)} returned {len(sent)} multipliers for the {len(view.inputs)} live "
             f"inputs of a {step.kind} step ({step.operation}, {step.location or 'no layer'})."
         )
-    if any(not (part is None or hasattr(part, "astype")) for part in sent):
-        raise RuleError(f"{describe(rule)} returned {sent!r}: multipliers are arrays, or None.")
+    for part in sent:
+        if part is not None and not hasattr(part, "astype"):
+            raise RuleError(
+                f"{describe(rule)} returned {part!r} for an input of a {step.kind} step "
+                f"({step.operation}, {step.location or 'no layer'}); expected an array, or None."
+            )
     for given, x in (*zip(sent, view.inputs, strict=True), *zip(units, view.inputs, strict=False)):
         if given is not None and given.shape != x.shape:
             raise RuleError(

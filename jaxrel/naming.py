@@ -37,6 +37,7 @@ def leaf_paths(fun: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) 
     """
     names: dict[int, Path] = {}
     for root in (*reachable(fun), *args, *kwargs.values()):
+        root = root.variables if getattr(root, "scope", None) is not None else root  # bound linen
         for path, leaf in _leaves(root):
             names.setdefault(id(leaf), _layer(path))
     return names
@@ -58,6 +59,7 @@ _NO_HOLDERS = (type, types.ModuleType, types.FunctionType)
 
 def _layer(path: Path) -> Path:
     """The layer of a leaf: without the collection before it and the parameter's name after it."""
+    path = tuple(name for name in path if not name.startswith("_"))  # of wrappers
     layer = path[1:] if path[:1] == ("params",) else path
     layer = layer[:-1] if layer[-1:] == ("value",) else layer
     return layer[:-1] if len(layer) > 1 or len(layer) < len(path) else layer

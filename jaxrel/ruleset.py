@@ -13,7 +13,7 @@ import jax
 
 from .matching import First, Kind, Match, kinds_of, specificity
 from .plan.steps import Step
-from .rules import Detach, Gradient, Half, RuleFunction, Slope
+from .rules import Detach, Gradient, Half, Rule, RuleFunction, Slope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +113,13 @@ def describe(rule: RuleFunction | None) -> str:
     """A rule as a person would write it: ``Epsilon(eps=1e-06)``."""
     if rule is None:
         return "(error)"
+    if isinstance(rule, Rule) and dataclasses.is_dataclass(rule):
+        shown = []
+        for field in dataclasses.fields(rule):
+            value = getattr(rule, field.name)
+            if not isinstance(value, bool | str) or value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(rule).__name__}({', '.join(shown)})"
     if dataclasses.is_dataclass(rule):
         return repr(rule)
     return getattr(rule, "__name__", repr(rule))
@@ -142,9 +149,7 @@ def _flatten(rules: RuleSet) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 def _split(rule: Any) -> tuple[Any, Any]:
     """A rule that is a pytree goes among the leaves, a plain function into the structure."""
-    if rule is None or dataclasses.is_dataclass(rule):
-        return rule, None
-    return None, rule
+    return (None, rule) if jax.tree_util.all_leaves([rule]) else (rule, None)
 
 
 def _unflatten(structure: Any, children: Any) -> RuleSet:

@@ -61,4 +61,5 @@ def prefer(scoped: Path, origins: Sequence[Path]) -> Path:
         return scoped
     layer = origins[0]
     # a linen root that was given a name of its own stands before the parameters' path
-    return layer if not scoped or scoped[-len(layer) :] == layer else scoped
+    same = scoped[-len(layer) :] == layer or layer[-len(scoped) :] == scoped
+    return layer if same or not scoped else scoped

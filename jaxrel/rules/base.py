@@ -155,11 +155,16 @@ def rule(*kinds: str) -> Callable[[type[T]], type[T]]:
         cls.kinds = frozenset(kinds)  # type: ignore[attr-defined]
         cls = dataclasses.dataclass(frozen=True)(cls)
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-        static = [f.name for f in fields if set(str(f.type).split(" | ")) <= {"bool", "str"}]
+        static = [f.name for f in fields if _is_static(f.type)]
         leaves = [f.name for f in fields if f.name not in static]
         return jax.tree_util.register_dataclass(cls, leaves, static)
 
     return decorate
+
+
+def _is_static(annotation: Any) -> bool:
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return set(name.split(" | ")) <= {"bool", "str"}
 
 
 @rule()
