@@ -158,7 +158,7 @@ def rewrite(
     @functools.wraps(fun)
     def rewritten(*args: Any, **kwargs: Any) -> Any:
         call = Arguments(fun, args, kwargs, argnums)
-        plan, output = trace(call)
+        plan, output = trace(call, rule_set.fold)
         return output.restore(evaluate(plan, assign(plan, rule_set), call.leaves))
 
     return rewritten
@@ -184,7 +184,7 @@ def summary(
 
     def summarized(*args: Any, **kwargs: Any) -> Table:
         call = Arguments(fun, args, kwargs, argnums)
-        plan, _ = trace(call)
+        plan, _ = trace(call, rule_set.fold)
         assign(plan, rule_set)
         return Table.of(plan, lambda step: _rule_name(step, rule_set))
 
@@ -196,11 +196,14 @@ def _rule_name(step: Step, rules: RuleSet) -> str:
     return "" if step.kind == "control" and override is None else describe(rule)
 
 
-def trace(call: Arguments, explained: int | None = None) -> tuple[Plan, SplitOutput]:
+def trace(
+    call: Arguments, fold: bool = True, explained: int | None = None
+) -> tuple[Plan, SplitOutput]:
     """Traces a call to a plan, and remembers how its outputs are put together.
 
     Args:
       call: the call.
+      fold: see :class:`~jaxrel.RuleSet`.
       explained: how many of the first output leaves are explained; None: all.
     """
     call.check()
@@ -209,7 +212,7 @@ def trace(call: Arguments, explained: int | None = None) -> tuple[Plan, SplitOut
     with named_modules((*reachable(call.fun), *call.args)):
         jaxpr = jax.make_jaxpr(lambda *leaves: output.split(call(leaves)))(*call.leaves)
     facts = [INPUT for _ in call.leaves]
-    plan, _ = build_plan(jaxpr, facts, names=names, explained=explained)
+    plan, _ = build_plan(jaxpr, facts, names=names, explained=explained, fold=fold)
     return plan, output
 
 
@@ -245,7 +248,7 @@ class Explanation:
 
 def explain(call: Arguments, rules: RuleSet, has_aux: bool) -> Explanation:
     """Checks and plans a call, and chooses the rules."""
-    plan, output = trace(call, explained=1)
+    plan, output = trace(call, rules.fold, explained=1)
     check_output(output, has_aux)
     chosen = assign(plan, rules)
     needed = companioned(plan, chosen)

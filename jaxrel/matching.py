@@ -34,6 +34,7 @@ VARIANTS = {
     "statistic": "normalization",
     "scale": "normalization",
     "pool": "linear",
+    "affine": "linear",
 }
 """Variants and the kind each belongs to."""
 
@@ -71,7 +72,8 @@ class Kind:
     Attributes:
       name: a kind (``"matmul"``, ``"nonlinearity"`` ...) or a variant (``"conv"``, ``"dense"``,
         ``"attention"``, ``"gate"``, ``"selection"``, ``"statistic"``, ``"scale"``,
-        ``"pool"``).
+        ``"pool"``,
+        ``"affine"``).
 
     Raises:
       ValueError: the name is neither.

@@ -60,7 +60,8 @@ _NO_HOLDERS = (type, types.ModuleType, types.FunctionType)
 def _layer(path: Path) -> Path:
     """The layer of a leaf: without the collection before it and the parameter's name after it."""
     path = tuple(name for name in path if not name.startswith("_"))  # of wrappers
-    layer = path[1:] if path[:1] == ("params",) else path
+    after = len(path) - path[::-1].index("params") if "params" in path[:-1] else 0
+    layer = path[after:]
     layer = layer[:-1] if layer[-1:] == ("value",) else layer
     return layer[:-1] if len(layer) > 1 or len(layer) < len(path) else layer
 

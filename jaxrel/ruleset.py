@@ -34,6 +34,9 @@ class RuleSet:
       linear: everything else that is linear.
       other: any other differentiable primitive; None: raise, unless a match names it.
       overrides: pairs (match, rule), later ones first among equals.
+      fold: whether the constant affine operations that follow a matmul (running-average BatchNorm,
+        scales) belong to it. False: it takes one bias add, and they are ``linear`` steps of their
+        own, of the variant ``affine``.
       optional: how many of the first overrides may match nothing without a warning: a preset's own.
 
     Raises:
@@ -51,6 +54,7 @@ class RuleSet:
     linear: RuleFunction = Gradient()
     other: RuleFunction | None = None
     overrides: tuple[tuple[Match, RuleFunction], ...] = ()
+    fold: bool = True
     optional: int = 0
 
     def __post_init__(self):
@@ -106,7 +110,7 @@ class RuleSet:
         return "\n".join(f"{name:<{width}}  {describe(rule)}" for name, rule in rows)
 
 
-_ROWS = tuple(field.name for field in dataclasses.fields(RuleSet))[:-2]
+_ROWS = tuple(field.name for field in dataclasses.fields(RuleSet))[:-3]
 
 
 def describe(rule: RuleFunction | None) -> str:
@@ -144,7 +148,7 @@ def _flatten(rules: RuleSet) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     matches = tuple(match for match, _ in rules.overrides)
     parts = [_split(rule) for rule in (*rows, *plain)]
     functions = tuple(function for _, function in parts)
-    return tuple(tree for tree, _ in parts), (matches, functions, rules.optional)
+    return tuple(tree for tree, _ in parts), (matches, functions, rules.fold, rules.optional)
 
 
 def _split(rule: Any) -> tuple[Any, Any]:
@@ -153,13 +157,14 @@ def _split(rule: Any) -> tuple[Any, Any]:
 
 
 def _unflatten(structure: Any, children: Any) -> RuleSet:
-    matches, functions, optional = structure
+    matches, functions, fold, optional = structure
     rules = [f if f is not None else tree for tree, f in zip(children, functions, strict=True)]
     new = object.__new__(RuleSet)  # unchecked: jax unflattens with placeholders for leaves
     for kind, rule in zip(_ROWS, rules, strict=False):
         object.__setattr__(new, kind, rule)
     overrides = tuple(zip(matches, rules[len(_ROWS) :], strict=True))
     object.__setattr__(new, "overrides", overrides)
+    object.__setattr__(new, "fold", fold)
     object.__setattr__(new, "optional", optional)
     return new
 

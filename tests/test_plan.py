@@ -705,18 +705,6 @@ class Lifted(nn.Module):
         return shared(nn.tanh(shared(x)))
 
 
-class Recursive(nn.Module):
-    """Named like its own submodule."""
-
-    depth: int = 1
-
-    @nn.compact
-    def __call__(self, x):
-        """A layer, and the rest."""
-        x = nn.Dense(8)(x)
-        return Recursive(self.depth - 1, name="Recursive")(x) if self.depth else x
-
-
 class Inherited(nn.MultiHeadDotProductAttention):
     """Calls the method of the class it inherits from."""
 
@@ -738,7 +726,6 @@ LINEN = {
         "scanned/Block_0/Dense_0", "scanned/Block_0/out", "remat/Dense_0", "remat/out",
         "jit/Dense_0", "jit/out", "shared", "shared",
     ]),
-    "recursive": (Recursive(), None, ["Dense_0", "Recursive/Dense_0"]),
     "inherited": (Inherited(num_heads=2), None, ["query", "key", "value", "out"]),
     "one layer": (nn.Dense(8), None, [""]),
 }  # fmt: skip

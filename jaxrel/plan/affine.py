@@ -20,7 +20,7 @@ _SAME_SHAPE = frozenset("convert_element_type copy copy_p reduce_precision".spli
 _RESHAPES = frozenset("reshape squeeze expand_dims broadcast_in_dim".split())
 
 
-def find_affine(view: GraphView, taken: set[int]) -> dict[int, Group]:
+def find_affine(view: GraphView, taken: set[int], fold: bool = True) -> dict[int, Group]:
     """Finds each matmul with one live operand and what follows it, by the index of the last node.
 
     The chain goes on while the value has a single consumer that is affine in it, and ends with its
@@ -29,6 +29,7 @@ def find_affine(view: GraphView, taken: set[int]) -> dict[int, Group]:
     Args:
       view: the graph.
       taken: nodes that belong to other groups.
+      fold: False: nothing but one bias add belongs to a matmul.
     """
     groups: dict[int, Group] = {}
     for index, node in enumerate(view.graph.nodes):
@@ -43,7 +44,10 @@ def find_affine(view: GraphView, taken: set[int]) -> dict[int, Group]:
             if not fits:
                 break
             chain.append(following)
-            if view.graph.nodes[following].name in AFFINE:
+            name = view.graph.nodes[following].name
+            if name in AFFINE:
+                if not fold and (name != "add" or arithmetic > 1):
+                    break
                 arithmetic = len(chain)
         chain = chain[:arithmetic]
         entry = (node.operands[live[0]],)
@@ -101,6 +105,37 @@ def _after(
     shape = view.shape(scale) or ()
     along = all(size == 1 or own for size, own in zip(shape, channels, strict=False))
     return channels, math.prod(shape) == 1 or (len(shape) == len(channels) and along)
+
+
+def find_scales(view: GraphView, taken: set[int]) -> dict[int, Group]:
+    """Finds runs of arithmetic with constants outside of matmuls: a BatchNorm on its own.
+
+    Args:
+      view: the graph.
+      taken: nodes that belong to other groups.
+    """
+    groups: dict[int, Group] = {}
+    seen = set(taken)
+    for index, node in enumerate(view.graph.nodes):
+        dependent = [v for v in node.operands if view.facts[v].depends]
+        if index in seen or not _is_scaling(node, dependent) or not view.live(node):
+            continue
+        chain = [index]
+        while (following := _next(view, chain[-1], seen)) is not None:
+            node = view.graph.nodes[following]
+            value = view.graph.nodes[chain[-1]].results[0]
+            if not _is_scaling(node, [value]):
+                break
+            chain.append(following)
+        seen.update(chain)
+        groups[chain[-1]] = Group("linear", tuple(chain), (dependent[0],), "affine")
+    return groups
+
+
+def _is_scaling(node: Node, dependent: list[int]) -> bool:
+    if len(dependent) != 1 or node.name not in AFFINE:
+        return False
+    return node.name != "div" or node.operands[0] == dependent[0]
 
 
 def find_pools(view: GraphView, taken: set[int]) -> dict[int, Group]:

@@ -7,6 +7,7 @@ computed once more by a step of its own; XLA makes one of the two.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from .. import _compat
 from . import paths
 from .activity import activity
-from .affine import find_affine, find_pools
+from .affine import find_affine, find_pools, find_scales
 from .graph import Call, Graph, Node, Path, flatten
 from .joins import find_joins, is_homogeneous
 from .kinds import kind_of
@@ -32,6 +33,7 @@ def build_plan(
     calls: tuple[Call, ...] = (),
     names: Mapping[int, Path] = MappingProxyType({}),
     explained: int | None = None,
+    fold: bool = True,
 ) -> tuple[Plan, list[Fact]]:
     """Reads a jaxpr into a plan.
 
@@ -42,6 +44,7 @@ def build_plan(
       calls: names of the calls around it.
       names: paths of parameter leaves by ``id``, to name layers without scopes.
       explained: how many of its first results are explained; None: all.
+      fold: whether constant affine operations after a matmul belong to it.
 
     Returns:
       The plan and the facts of its results.
@@ -51,7 +54,8 @@ def build_plan(
     index_of = {id(node): index for index, node in enumerate(graph.nodes)}
 
     def nest(node: Node, operands: Sequence[Fact]):
-        plans, results = plan_bodies(node, operands, build_plan)
+        build = functools.partial(build_plan, names=names, fold=fold)
+        plans, results = plan_bodies(node, operands, build)
         if is_elementwise_call(node, operands, plans):
             elementwise.add(index_of[id(node)])
         return plans, results
@@ -59,14 +63,14 @@ def build_plan(
     facts, bodies = activity(graph, inputs, nest, names)
     view = GraphView(graph, facts, elementwise)
     goals = graph.outputs[:explained]
-    groups = _find_groups(view, goals)
+    groups = _find_groups(view, goals, fold)
     steps = [_step(view, group, bodies.get(i, ())) for i, group in _used(view, groups, goals)]
     outputs = [facts[value] for value in graph.outputs]
     live = tuple(fact.live for fact in outputs)
     return Plan(tuple(steps), graph.inputs, graph.outputs, graph.constants, live, jaxpr), outputs
 
 
-def _find_groups(view: GraphView, goals: Sequence[int]) -> dict[int, Group]:
+def _find_groups(view: GraphView, goals: Sequence[int], fold: bool) -> dict[int, Group]:
     joins = find_joins(view)
     softmaxes = find_softmax(view)
     products = find_products(view, softmaxes, joins)
@@ -74,7 +78,12 @@ def _find_groups(view: GraphView, goals: Sequence[int]) -> dict[int, Group]:
     # what comes after a matmul belongs to it unless it is part of a group that is really used
     used = [group for _, group in _used(view, groups, goals) if len(group.nodes) > 1]
     taken = {index for group in used for index in group.nodes}
-    return {**find_pools(view, taken), **find_affine(view, taken), **groups}
+    affine = find_affine(view, taken, fold)
+    later = {**find_pools(view, taken), **affine}
+    if not fold:
+        taken.update(index for group in later.values() for index in group.nodes)
+        later |= find_scales(view, taken)
+    return {**later, **groups}
 
 
 def _used(

@@ -61,5 +61,4 @@ def prefer(scoped: Path, origins: Sequence[Path]) -> Path:
         return scoped
     layer = origins[0]
     # a linen root that was given a name of its own stands before the parameters' path
-    same = scoped[-len(layer) :] == layer or layer[-len(scoped) :] == scoped
-    return layer if same or not scoped else scoped
+    return layer if not scoped or scoped[-len(layer) :] == layer else scoped
