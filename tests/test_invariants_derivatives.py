@@ -14,7 +14,7 @@ import pytest
 from jax import lax
 
 import jaxrel
-from jaxrel import RuleSet, rules, rulesets
+from jaxrel import First, RuleSet, rules, rulesets
 from tests.invariants import assert_close, compiled
 from tests.models import NAMES, build
 
@@ -22,8 +22,22 @@ RULES: dict[str, Callable[[jax.Array], RuleSet]] = {
     "slope": lambda h: rulesets.slope(),
     "lrp": rulesets.lrp,
     "epsilon": rulesets.epsilon,
+    "no_bias": lambda h: RuleSet(matmul=rules.Epsilon(h, bias=False)),
+    "gamma": lambda h: RuleSet(matmul=rules.Gamma(h, 0.1)),
+    "generalized_gamma": lambda h: RuleSet(matmul=rules.GeneralizedGamma(h, 0.1)),
+    "alpha_beta": lambda h: RuleSet(matmul=rules.AlphaBeta(1 + h, h, 0.1)),
+    "z_plus": lambda h: RuleSet(matmul=rules.ZPlus(h)),
+    "positive_weights": lambda h: RuleSet(matmul=rules.PositiveWeights(h)),
+    "w_square": lambda h: rulesets.slope() | {First(): rules.WSquare(h)},
+    "flat": lambda h: rulesets.slope() | {First(): rules.Flat(h)},
+    "z_box": lambda h: rulesets.slope() | {First(): rules.ZBox(-4.0, 4 + h, 0.1)},
+    "stable_sums": lambda h: RuleSet(sum=rules.Norm(h), linear=rules.Epsilon(h)),
     "deconvnet": lambda h: rulesets.deconvnet(),
     "guided_backprop": lambda h: rulesets.guided_backprop(),
+    "ignore": lambda h: RuleSet(nonlinearity=rules.Ignore()),
+    "repeat": lambda h: RuleSet(nonlinearity=rules.Repeat()),
+    "pass": lambda h: RuleSet(nonlinearity=rules.Pass()),
+    "beta_smooth": lambda h: RuleSet(nonlinearity=rules.BetaSmooth(h)),
     "radial": lambda h: RuleSet(maximum=rules.Radial()),
     "shapley": lambda h: RuleSet(maximum=rules.Shapley()),
     "winner": lambda h: RuleSet(maximum=rules.SoftmaxLimit()),
@@ -34,16 +48,28 @@ RULES: dict[str, Callable[[jax.Array], RuleSet]] = {
     "true_parts": lambda h: RuleSet(
         product=rules.Gradient(), quotient=rules.Gradient(), normalization=rules.Gradient()
     ),
-    "ignore": lambda h: RuleSet(nonlinearity=rules.Ignore()),
-    "repeat": lambda h: RuleSet(nonlinearity=rules.Repeat()),
-    "stable_sums": lambda h: RuleSet(sum=rules.Epsilon(h), linear=rules.Normalized(h)),
 }
+"""Rule sets by a hyper-parameter h, where they have one."""
 
 # Each rule meets models that have steps of its kind; slope and lrp meet them all.
 PAIRS = {
     "epsilon": "mlp decoder_scan",
+    "no_bias": "cnn",
+    "gamma": "densenet",
+    "generalized_gamma": "mlp_gelu",
+    "alpha_beta": "resnet_basic lax_plain",
+    "z_plus": "mixer",
+    "positive_weights": "shared_weights",
+    "w_square": "nnx_cnn",
+    "flat": "cnn",
+    "z_box": "resnet_bottleneck",
+    "stable_sums": "maxima siamese graph",
     "deconvnet": "mlp_mixed densenet state_space",
     "guided_backprop": "resnet_basic shared_weights control_flow",
+    "ignore": "haiku_net lstm",
+    "repeat": "siamese gated",
+    "pass": "mlp_mixed",
+    "beta_smooth": "mlp",
     "radial": "maxima cnn",
     "shapley": "maxima pytree_input",
     "winner": "maxima nnx_cnn",
@@ -52,9 +78,6 @@ PAIRS = {
     "first": "gated lstm",
     "second": "gated vit",
     "true_parts": "quotients mixer lax_attention",
-    "ignore": "haiku_net lstm",
-    "repeat": "siamese gated",
-    "stable_sums": "siamese graph",
 }
 
 # jax.nn.dot_product_attention makes its softmax in float32, whatever the dtype.
@@ -77,7 +100,12 @@ def quotients(params: Any, x: jax.Array) -> jax.Array:
     """Quotients by live values, and softmax and its logarithm as outputs."""
     x = x @ params["in"]
     left, right = jnp.split(x, 2, axis=1)
-    parts = [left / (2 + right**2), 1 / (3 + left * right), jax.nn.softmax(x), jax.nn.log_softmax(x)]
+    parts = [
+        left / (2 + right**2),
+        1 / (3 + left * right),
+        jax.nn.softmax(x),
+        jax.nn.log_softmax(x),
+    ]
     return jnp.concatenate([*parts, left[:, :2] * right[:, 2:]], axis=1) @ params["out"]
 
 
@@ -144,21 +172,19 @@ def _check(
         return _dot(weights, jax.tree.map(jnp.square, result))
 
     @compiled
-    def moved(distances):
+    def measured(distances):
         along = zip(point, directions, distances, strict=True)
-        return loss(*(jax.tree.map(lambda p, d: p + t * d, p, d) for p, d, t in along))  # noqa: B023
-
-    @compiled
-    def slopes():
-        gradients = jax.grad(loss, argnums=(0, 1, 2))(*point)
+        at = tuple(jax.tree.map(lambda p, d: p + t * d, p, d) for p, d, t in along)  # noqa: B023
+        value, gradients = jax.value_and_grad(loss, argnums=(0, 1, 2))(*at)
         reverse = [_dot(g, d) for g, d in zip(gradients, directions, strict=True)]
-        return reverse, jax.jvp(loss, point, directions)[1] if forward else sum(reverse)
+        together = jax.jvp(loss, at, directions)[1] if forward else sum(reverse)
+        return value, reverse, together
 
-    reverse, together = slopes()
-    for k, got in enumerate(reverse):
-        unit = np.eye(3)[k]
-        expected = _finite_difference(lambda t: float(moved(t * unit)), steps, tolerance)  # noqa: B023
-        np.testing.assert_allclose(got, expected, rtol=tolerance, err_msg="hpx"[k])
+    _, reverse, together = measured(jnp.zeros(3))
+    for unit, got, by in zip(np.eye(3), reverse, ("hyper-parameter", "params", "x"), strict=True):
+        phi = lambda t: float(measured(t * unit)[0])  # noqa: B023, E731
+        expected = _finite_difference(phi, steps, tolerance)
+        np.testing.assert_allclose(got, expected, rtol=tolerance, err_msg=by)
     np.testing.assert_allclose(together, sum(reverse), rtol=exact)
     assert reverse[2] != 0
 

@@ -20,7 +20,7 @@ def _value(name: str) -> np.ndarray:
     return np.asarray(jax.jit(model.fun)(model.params, model.x))
 
 
-@pytest.mark.parametrize("rules", ["slope", "lrp", "deconvnet"])
+@pytest.mark.parametrize("rules", ["slope", "lrp", "deconvnet", "epsilon_plus"])
 @pytest.mark.parametrize("name", NAMES)
 def test_values_are_unchanged_bit_for_bit(name: str, rules: str) -> None:
     model = build(name)
