@@ -14,6 +14,7 @@ Operands that are not live (weights) get the plain VJP, and only when somebody d
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -142,6 +143,7 @@ def view_of(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         return out[0] if single else tuple(out)
 
     eqn = step.nodes[-1].eqn
+    is_matmul = step.kind == "matmul"
     is_maximum = step.kind == "maximum" and step.variant != "selection"
     return View(
         function=function,
@@ -152,7 +154,7 @@ def view_of(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         variant=step.variant,
         factor=None if step.linear_read is None else lambda: _factor(step, values),
         nonneg=step.nonneg,
-        affine=(lambda: take_apart(step, values)) if step.kind == "matmul" else None,
+        affine=functools.cache(lambda: take_apart(step, values)) if is_matmul else None,
     )
 
 
@@ -184,9 +186,17 @@ def _apply(
                 f"{step.location or 'no layer'})."
             )
     # a step may compute in a wider type than its input has
-    cast = [g if g is None else g.astype(x.dtype) for g, x in zip(sent, view.inputs, strict=True)]
-    units = [r.astype(x.dtype) for r, x in zip(units, view.inputs, strict=False)]
+    cast = [None if g is None else _narrow(g, x) for g, x in zip(sent, view.inputs, strict=True)]
+    units = [_narrow(r, x) for r, x in zip(units, view.inputs, strict=False)]
     return dict(zip(step.live, cast, strict=True)), units
+
+
+def _narrow(m: Any, like: Any) -> Any:
+    """``m`` in the type of ``like``; in float16, where R fits and R / x may not, saturated."""
+    if like.dtype != jnp.float16:
+        return m.astype(like.dtype)
+    limit = float(jnp.finfo(like.dtype).max)
+    return jnp.clip(m, -limit, limit).astype(like.dtype)
 
 
 def _plain(step: Step, values: Sequence, m: list, asked: _Differentiated) -> dict[int, Any]:

@@ -101,7 +101,7 @@ def heatmap(
       >>> heatmap(jnp.array([[1.0, -2.0]])).images[0].get_clim()  # doctest: +SKIP
       (-2.0, 2.0)
     """
-    pixels = _pixels(relevance, "relevance")
+    pixels = _pixels(relevance)
     limit = _limit(pixels, percentile, limit)
     axes = _axes(axes)
     drawn = axes.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit, **_MEANS)
@@ -136,7 +136,7 @@ def overlay(
       ValueError: as :func:`heatmap`; the picture has other values or another size; ``opacity`` is
         out of range.
     """
-    pixels, grey = _pixels(relevance, "relevance"), _picture(image) @ _GREYS
+    pixels, grey = _pixels(relevance), _picture(image) @ _GREYS
     if pixels.shape != grey.shape:
         raise ValueError(
             f"The picture and its relevance differ in size: {grey.shape} and {pixels.shape}."
@@ -306,17 +306,19 @@ def _changes(layers: Sequence[Layer], depth: int | None) -> list[tuple[str, list
     return rows
 
 
-def _pixels(relevance: Any, name: str) -> np.ndarray:
+def _pixels(relevance: Any) -> np.ndarray:
     """Relevance as float64 (H, W), the channels added, which no longer overflows or rounds."""
     values = np.asarray(relevance)
     if not np.can_cast(values.dtype, np.float64, "same_kind"):
-        raise TypeError(f"{name}: expected real numbers, got {values.dtype}.")
+        raise TypeError(f"relevance: expected real numbers, got {values.dtype}.")
     if values.ndim not in (2, 3) or values.size == 0:
         hint = " Draw the examples of a batch one by one, or by grid." if values.ndim == 4 else ""
-        raise ValueError(f"{name}: expected (H, W) or (H, W, C), got shape {values.shape}.{hint}")
+        raise ValueError(
+            f"relevance: expected (H, W) or (H, W, C), got shape {values.shape}.{hint}"
+        )
     values = values.astype(np.float64)
     if wrong := int((~np.isfinite(values)).sum()):
-        raise ValueError(f"{name}: {wrong} of {values.size} numbers are NaN or infinite.")
+        raise ValueError(f"relevance: {wrong} of {values.size} numbers are NaN or infinite.")
     return values if values.ndim == 2 else values.sum(-1)
 
 

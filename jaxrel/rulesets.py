@@ -9,7 +9,7 @@ means its defaults.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -224,7 +224,7 @@ def _preset(rules: RuleSet, overrides: Mapping[Match, RuleFunction]) -> RuleSet:
     return dataclasses.replace(rules, optional=len(rules.overrides))
 
 
-_PRESETS = {
+_PRESETS: dict[str, Callable[..., RuleSet]] = {
     f.__name__: f
     for f in (
         attn_lrp,

@@ -4,6 +4,9 @@ How Captum counts: it starts with the logit, which is the multiplier 1 there. Po
 and BatchNorm have the epsilon rule with 1e-9; activations pass relevance on. Its gamma and z-plus
 rules change weights only: inputs are not split by sign, biases stay as they are. `saliency`,
 `deconvolution` and `guided_backprop` give the multiplier itself.
+
+Left out are DeepLift and integrated gradients, which compare to a baseline, and what has no rule:
+occlusion and ablation.
 """
 
 from __future__ import annotations

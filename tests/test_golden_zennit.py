@@ -4,6 +4,9 @@ How Zennit counts: it carries relevance, so a start r at the outputs is the mult
 Activations and BatchNorm pass relevance on, average pools and residual sums have the rule Norm,
 max pools and everything else its gradient. Composites for gradients (deconvnet, guided ...) give
 the multiplier itself.
+
+Left out are integrated gradients and smooth gradients, which are averages over rule sets, and
+occlusion, which is no rule.
 """
 
 from __future__ import annotations

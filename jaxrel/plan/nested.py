@@ -44,15 +44,13 @@ def _scan(node: Node, operands: Sequence[Fact], build: Build):
     constants, carries = _compat.scan_arity(node.eqn.params)
     before, after = operands[:constants], operands[constants + carries :]
     carry = list(operands[constants : constants + carries])
-    # each round can only add liveness or take away knowledge, at most four bits a carry
-    for _ in range(4 * carries + 1):
+    while True:  # each round can only add liveness or take away knowledge, so this ends
         facts = [*before, *carry, *after]
         plan, results = build(node.eqn.params["jaxpr"], facts, node.path, node.calls)
         merged = [merge(a, b) for a, b in zip(carry, results, strict=False)]
         if merged == carry:
-            break
+            return (plan,), [*carry, *results[carries:]]
         carry = merged
-    return (plan,), [*carry, *results[carries:]]  # pyright: ignore[reportPossiblyUnbound]
 
 
 def _cond(node: Node, operands: Sequence[Fact], build: Build):

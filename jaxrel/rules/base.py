@@ -67,9 +67,20 @@ class View:
 class Affine(Protocol):
     """z = linear(x, weight) + bias; see :class:`jaxrel.affine.Affine`."""
 
-    linear: Callable[[jax.Array, jax.Array], jax.Array]
-    weight: jax.Array
-    bias: jax.Array | None
+    @property
+    def linear(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """The map (x, weight) -> z without bias; linear in each."""
+        ...
+
+    @property
+    def weight(self) -> jax.Array:
+        """Effective weights, scales folded in."""
+        ...
+
+    @property
+    def bias(self) -> jax.Array | None:
+        """Effective bias in z's shape; None where nothing is added."""
+        ...
 
     def back(self, like: jax.Array, weight: jax.Array, s: jax.Array) -> jax.Array:
         """The transpose of ``linear`` with the given weights, applied to ``s``."""

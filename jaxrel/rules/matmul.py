@@ -71,7 +71,7 @@ class Normalized(Rule):
         return Epsilon(self.blip).to_bias(view, m)
 
 
-@rule("matmul", "sum", "linear")
+@rule("matmul", "sum", "linear", "maximum")
 class Norm(Rule):
     """m_x = J^T (m z / S(z)): shares in proportion to what each part contributes to z.
 
@@ -82,6 +82,10 @@ class Norm(Rule):
     """
 
     eps: Eps = 1e-6
+
+    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
+        """For ``sort`` and ``top_k``, which hand on every value whole."""
+        return variant == "selection"
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
@@ -119,8 +123,16 @@ def without_bias(view: View) -> jax.Array:
 
 
 def shares(view: View, m: jax.Array, z: jax.Array, eps: Eps) -> jax.Array:
-    """M z / S(z'): relevance that arrives over another denominator z'."""
-    return divide(m * view.output, stabilize(z, eps))
+    """Relevance that arrives over another denominator z', m z / S(z').
+
+    Where z' = 0 nothing contributes, and there is nobody to hand it to. float16 has no room for
+    what a small denominator makes of it, so there shares saturate.
+    """
+    s = jnp.where(z == 0, 0, divide(m * view.output, stabilize(z, eps)))
+    if s.dtype != jnp.float16:
+        return s
+    limit = float(jnp.finfo(s.dtype).max) / 64
+    return jnp.clip(s, -limit, limit)
 
 
 def bias_of(view: View) -> jax.Array:

@@ -1,0 +1,169 @@
+"""What an explanation costs, as a ratio to `jax.grad` of the same function.
+
+    python -m experiments.benchmark
+    python -m experiments.benchmark --models resnet50 vgg16 --rules all --seconds
+
+FLOPs and temporary memory are XLA's own counts for the compiled program, exact and repeatable.
+Times of tracing and lowering are the best of several, with JAX's caches emptied in between.
+Parameters are arguments of the compiled function, as a user's would be, and not constants in it.
+"""
+
+import argparse
+import functools
+import gc
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxrel
+from experiments.networks import VGG16, Decoder, ResNet50, ViTS
+from jaxrel import RuleSet, rulesets
+from jaxrel.rules import Gamma
+
+BOX = (-2.2, 2.7)  # ImageNet pixels after the usual normalisation
+
+RULES: dict[str, RuleSet] = {
+    "gradient": rulesets.gradient(),
+    "slope": rulesets.slope(),
+    "lrp": rulesets.lrp(),
+    "epsilon": rulesets.epsilon(),
+    "deconvnet": rulesets.deconvnet(),
+    "guided_backprop": rulesets.guided_backprop(),
+    "epsilon_plus": rulesets.epsilon_plus(),
+    "epsilon_plus_flat": rulesets.epsilon_plus_flat(),
+    "epsilon_alpha2_beta1": rulesets.epsilon_alpha2_beta1(),
+    "epsilon_alpha2_beta1_flat": rulesets.epsilon_alpha2_beta1_flat(),
+    "epsilon_gamma_box": rulesets.epsilon_gamma_box(*BOX),
+    "gamma": RuleSet(matmul=Gamma()),
+    "excitation_backprop": rulesets.excitation_backprop(),
+    "deep_taylor": rulesets.deep_taylor(*BOX),
+    "attn_lrp": rulesets.attn_lrp(),
+    "cp_lrp": rulesets.cp_lrp(),
+}
+
+IMAGES = (8, 224, 224, 3)
+MODELS: dict[str, tuple[Any, tuple[int, ...], bool]] = {
+    "resnet50": (ResNet50(), IMAGES, True),
+    "vgg16": (VGG16(), IMAGES, True),
+    "vit_s": (ViTS(), IMAGES, True),
+    "decoder48": (Decoder(depth=48, heads=4, vocabulary=256), (2, 32, 64), False),
+    "scan4": (Decoder(depth=4, heads=4, vocabulary=256, scan=True), (2, 32, 64), False),
+    "scan96": (Decoder(depth=96, heads=4, vocabulary=256, scan=True), (2, 32, 64), False),
+}
+"""Network, shape of its input, and whether it is compiled: the others are only traced."""
+
+COLUMNS = ("model", "rules", "flops", "memory", "trace", "seconds", "lowered bytes")
+
+
+def measure(
+    explain: Callable, operands: tuple, *, compiled: bool, seconds: bool
+) -> dict[str, float]:
+    """Traces, lowers and compiles a function and returns what that and the result cost.
+
+    Args:
+        explain: A function of `operands`.
+        operands: Parameters and input; shapes are enough unless `seconds`.
+        compiled: Whether to compile, for FLOPs and memory.
+        seconds: Whether to run it too, best of three.
+
+    Returns:
+        `trace` in seconds, `lowered bytes` of the program's text, and where asked for `flops`,
+        `memory` in bytes, `seconds`.
+    """
+    times = []
+    for _ in range(2 if compiled else 3):
+        jax.clear_caches()
+        gc.collect()
+        start = time.perf_counter()
+        lowered = jax.jit(explain).lower(*operands)
+        times.append(time.perf_counter() - start)
+    found = {"trace": min(times), "lowered bytes": float(len(lowered.as_text()))}
+    if not compiled:
+        return found
+    program = lowered.compile()
+    analysis = program.memory_analysis()
+    found["flops"] = program.cost_analysis()["flops"]
+    found["memory"] = float(analysis.temp_size_in_bytes)
+    if seconds:
+        runs = []
+        for _ in range(3):
+            start = time.perf_counter()
+            jax.block_until_ready(program(*operands))
+            runs.append(time.perf_counter() - start)
+        found["seconds"] = min(runs)
+    return found
+
+
+def compare(name: str, rules: Sequence[str], seconds: bool) -> list[dict[str, Any]]:
+    """Measures the gradient and each rule set on one model; returns rows of ratios."""
+    network, shape, compiled = MODELS[name]
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    variables: Any = jax.eval_shape(network.init, jax.random.key(0), x)
+    if seconds and compiled:
+        x = jax.random.normal(jax.random.key(1), shape)
+        variables = jax.jit(network.init)(jax.random.key(0), x)
+
+    def logits(variables: Any, x: jax.Array) -> jax.Array:
+        return network.apply(variables, x)[:, 0]
+
+    def gradient(variables: Any, x: jax.Array) -> jax.Array:
+        return x * jax.grad(lambda x: logits(variables, x).sum())(x)
+
+    run = functools.partial(measure, operands=(variables, x), compiled=compiled, seconds=seconds)
+    report(f"{name}: jax.grad")
+    base = run(gradient)
+    rows: list[dict[str, Any]] = [{"model": name, "rules": "jax.grad (absolute)", **base}]
+    for rule in rules:
+        report(f"{name}: {rule}")
+        cost = run(jaxrel.relevance(logits, RULES[rule], argnums=1))
+        ratios = {key: cost[key] / base[key] for key in cost if key != "lowered bytes"}
+        rows.append(
+            {"model": name, "rules": rule, **ratios, "lowered bytes": cost["lowered bytes"]}
+        )
+    return rows
+
+
+def report(text: str) -> None:
+    """Tells on standard error what is being done."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Formats rows as a Markdown table."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.3f}" if value < 1e3 else f"{value:.4g}"
+        return "" if value is None else str(value)
+
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS)]
+    lines += [tuple(cell(row.get(column)) for column in COLUMNS) for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, measures, prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [*RULES, "all"]
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--rules", nargs="+", choices=names, default=["slope", "lrp", "epsilon"])
+    parser.add_argument("--seconds", action="store_true", help="time the compiled programs too")
+    parser.add_argument("--output", type=Path, help="write the table to this file as well")
+    options = parser.parse_args(arguments)
+    rules = list(RULES) if "all" in options.rules else options.rules
+    rows = [row for name in options.models for row in compare(name, rules, options.seconds)]
+    text = f"jax {jax.__version__}, {jax.default_backend()}\n\n{table(rows)}"
+    print(text)
+    if options.output:
+        options.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
