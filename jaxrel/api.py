@@ -65,7 +65,7 @@ def relevance(
     Example:
       >>> import jax.numpy as jnp
       >>> relevance(lambda x: jnp.tanh(x @ jnp.array([1.0, -2.0])), "slope")(jnp.array([0.5, 0.25]))
-      Array([ 0., -0.], dtype=float32)
+      Array([ 0.5, -0.5], dtype=float32)
     """
     both = value_and_relevance(fun, rules, argnums, has_aux=has_aux)
 

@@ -2,6 +2,7 @@
 
 - `JAX_PLATFORMS=cpu` unless the caller names another platform: the tests are about mathematics.
 - Eight virtual CPU devices, so that sharding is tested on a machine with one.
+- LLVM does not optimise: most of the time goes into compiling programs that run once.
 - 64-bit types, because the oracle is float64. A test of the types that users have by default
   asks for the fixture `default_precision`.
 """
@@ -13,7 +14,8 @@ _DEVICES = "--xla_force_host_platform_device_count"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
+    flags = (os.environ.get("XLA_FLAGS", ""), f"{_DEVICES}=8", "--xla_backend_optimization_level=0")
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
 
 import jax  # noqa: E402  (the lines above must come first)
 import numpy as np  # noqa: E402
