@@ -113,7 +113,7 @@ def shard_map(fun: Any, params: dict[str, Any]) -> Any:
         mesh=params["mesh"],
         in_specs=tuple(params["in_specs"]),
         out_specs=tuple(params["out_specs"]),
-        axis_names=frozenset(params["manual_axes"]),
+        axis_names=frozenset(params["newly_manual_axes"]),
         check_vma=params["check_vma"],
     )
 

@@ -37,6 +37,8 @@ class Epsilon(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
+        if isinstance(view.output, tuple):  # split and unstack hand on every value whole
+            return view.vjp(m)
         if self.bias or view.affine is None:
             return view.vjp(m * kept_share(view.output, self.eps))
         own = without_bias(view)

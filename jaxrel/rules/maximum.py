@@ -111,27 +111,41 @@ class SoftmaxLimit(MaximumRule):
             ties = (a == y).astype(a.dtype)
             return jnp.where(y > 0, ties / ties.sum(0), _uniform(a, y))
         present = jnp.isfinite(a)
-        beta = jnp.asarray(self.beta, a.dtype)
-        u, top = beta * jnp.where(present, a, y), beta * y
+        beta, largest = jnp.asarray(self.beta, a.dtype), jnp.finfo(a.dtype).max / 4
+        u = jnp.clip(beta * jnp.where(present, a, y), -largest, largest)
+        top = jnp.clip(beta * y, -largest, largest)
         n, shift = present.sum(0), jnp.maximum(top, 0)  # sums are in units of exp(shift)
         excess = jnp.where(
-            jnp.abs(u) < 1, jnp.expm1(u) * jnp.exp(-shift), jnp.exp(u - shift) - jnp.exp(-shift)
+            jnp.abs(u) < 1,
+            jnp.expm1(_within(u, 1)) * jnp.exp(-shift),
+            jnp.exp(u - shift) - jnp.exp(-shift),
         )
         mean_excess = (present * excess).sum(0) / n
         mean = (present * jnp.exp(u - top)).sum(0) / n
-        small = mean_excess * jnp.exp(jnp.minimum(shift, 40))  # M - 1, where that can be small
-        log_mean = jnp.where(jnp.abs(small) < 0.5, jnp.log1p(small), top + jnp.log(mean))
-        log_slope = _quotient(
-            log_mean, mean_excess, small, (1 - small / 2 + small**2 / 3) * jnp.exp(shift)
+        unit = jnp.exp(jnp.minimum(shift, 40))
+        small = mean_excess * unit  # M - 1, where that can be small
+        log_mean = jnp.where(
+            jnp.abs(small) < 0.5, jnp.log1p(_within(small, 0.5)), top + jnp.log(mean)
         )
-        exp_slope = _quotient(excess, u, u, (1 + u / 2 + u**2 / 6) * jnp.exp(-shift))
+        near = jnp.finfo(a.dtype).eps ** 0.25
+        s, v = _within(small, near), _within(u, near)
+        log_slope = _quotient(
+            log_mean, mean_excess, jnp.abs(small) < near, unit * (1 - s / 2 + s * s / 3)
+        )
+        exp_slope = _quotient(
+            excess, u, jnp.abs(u) < near, jnp.exp(-shift) * (1 + v / 2 + v * v / 6)
+        )
         return present * log_slope * exp_slope / n
 
 
-def _quotient(a: jax.Array, b: jax.Array, small: jax.Array, series: jax.Array) -> jax.Array:
-    """A quotient a / b, and its series where what it depends on is small."""
-    near = jnp.abs(small) < jnp.finfo(b.dtype).eps ** 0.25
-    return jnp.where(near, jnp.where(near, series, 0), a / jnp.where(near, 1, b))
+def _within(x: jax.Array, bound: float) -> jax.Array:
+    """The values x of magnitude below a bound, 0 for others: harmless where it is not used."""
+    return jnp.where(jnp.abs(x) < bound, x, 0)
+
+
+def _quotient(a: jax.Array, b: jax.Array, near: jax.Array, series: jax.Array) -> jax.Array:
+    """A quotient a / b, and its series where ``near``."""
+    return jnp.where(near, series, a / jnp.where(near, 1, b))
 
 
 @rule("maximum")
