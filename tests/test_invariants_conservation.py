@@ -10,7 +10,7 @@ import pytest
 
 import jaxrel
 from jaxrel import RuleSet, rulesets
-from tests.invariants import assert_close, compiled
+from tests.invariants import assert_close
 from tests.models import BIAS_FREE, NAMES, Model, build
 
 RULES: dict[str, Callable[[jax.Array], RuleSet]] = {
@@ -28,7 +28,7 @@ def relevance(model: Model, keys: Sequence[str]) -> tuple[np.ndarray, dict[str, 
     simplified away.
     """
 
-    @compiled
+    @jax.jit
     def explained(zero, params, x):
         return model.fun(params, x), {
             key: jaxrel.relevance(model.fun, RULES[key](zero), argnums=1)(params, x) for key in keys

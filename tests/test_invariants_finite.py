@@ -14,7 +14,7 @@ from jax import lax
 
 import jaxrel
 from jaxrel import RuleSet, rules
-from tests.invariants import assert_same_type, compiled, is_finite
+from tests.invariants import assert_same_type, is_finite
 from tests.models import NAMES, build
 
 COMMON = ("slope", "lrp", "epsilon", "deconvnet", "guided_backprop")
@@ -53,7 +53,7 @@ SHORT = ("mlp_mixed", "cnn", "resnet_basic", "mixer", "gated", "lax_plain", "lax
 def _check(fun: Callable, params: Any, x: Any, rule_sets: Mapping[str, RuleSet | str]) -> None:
     """Explains what the function and its gradient are finite at, by each rule set."""
 
-    @compiled
+    @jax.jit
     def everything(params, x):
         total = lambda x: fun(params, x).astype(jnp.float32).sum()  # noqa: E731
         explained = {
@@ -102,7 +102,7 @@ def test_maxima(dtype) -> None:
     rule_sets = {key: RuleSet(maximum=rule) for key, rule in MAXIMA.items()}
     _check(_maxima, (), x, rule_sets)
 
-    @compiled
+    @jax.jit
     def derivatives(x):
         return {
             key: jax.grad(lambda x, r=r: jaxrel.relevance(_maxima, r, argnums=1)((), x).sum())(x)

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxrel
 from experiments.networks import Decoder
-from tests.invariants import assert_close, compiled
+from tests.invariants import assert_close
 from tests.models import NAMES, build
 
 Fun = Callable[[Any, Any], jax.Array]
@@ -64,7 +64,7 @@ WRAPPERS = (jax.jit, jax.checkpoint, vmapped, mapped, scanned, chosen)
 
 
 def _relevance(fun: Fun, rules: str = "lrp") -> Callable[[Any, Any], Any]:
-    return compiled(jaxrel.relevance(fun, rules, argnums=1))
+    return jax.jit(jaxrel.relevance(fun, rules, argnums=1))
 
 
 @cache
@@ -90,7 +90,7 @@ def test_all_wrappers_nested(name: str) -> None:
 def test_vmap_of_relevance(name: str) -> None:
     model = build(name, dtype=jnp.float64)
     explain = jaxrel.relevance(_one_by_one(model.fun), "lrp", argnums=1)
-    result = compiled(jax.vmap(explain, in_axes=(None, 0)))(model.params, model.x)
+    result = jax.jit(jax.vmap(explain, in_axes=(None, 0)))(model.params, model.x)
     assert_close(result, _expected(name), _tolerance(name))
 
 
@@ -161,5 +161,5 @@ def test_export_to_other_platforms(name: str) -> None:
 
     for fun in (explain, gradient):
         export = jax.export.export(jax.jit(fun), platforms=("cpu", "cuda", "tpu"))
-        result = compiled(export(model.params, model.x).call)(model.params, model.x)
-        assert_close(result, compiled(fun)(model.params, model.x), 1e-5)
+        result = jax.jit(export(model.params, model.x).call)(model.params, model.x)
+        assert_close(result, jax.jit(fun)(model.params, model.x), 1e-5)
