@@ -86,8 +86,9 @@ def measure(
     if not compiled:
         return found
     program = lowered.compile()
-    analysis = program.memory_analysis()
-    found["flops"] = program.cost_analysis()["flops"]
+    analysis: Any = program.memory_analysis()
+    costs: Any = program.cost_analysis()
+    found["flops"] = costs["flops"]
     found["memory"] = float(analysis.temp_size_in_bytes)
     if seconds:
         runs = []

@@ -111,7 +111,7 @@ class SoftmaxLimit(MaximumRule):
             ties = (a == y).astype(a.dtype)
             return jnp.where(y > 0, ties / ties.sum(0), _uniform(a, y))
         present = jnp.isfinite(a)
-        beta, largest = jnp.asarray(self.beta, a.dtype), jnp.finfo(a.dtype).max / 4
+        beta, largest = jnp.asarray(self.beta, a.dtype), float(jnp.finfo(a.dtype).max) / 4
         u = jnp.clip(beta * jnp.where(present, a, y), -largest, largest)
         top = jnp.clip(beta * y, -largest, largest)
         n, shift = present.sum(0), jnp.maximum(top, 0)  # sums are in units of exp(shift)
@@ -127,7 +127,7 @@ class SoftmaxLimit(MaximumRule):
         log_mean = jnp.where(
             jnp.abs(small) < 0.5, jnp.log1p(_within(small, 0.5)), top + jnp.log(mean)
         )
-        near = jnp.finfo(a.dtype).eps ** 0.25
+        near = float(jnp.finfo(a.dtype).eps) ** 0.25
         s, v = _within(small, near), _within(u, near)
         log_slope = _quotient(
             log_mean, mean_excess, jnp.abs(small) < near, unit * (1 - s / 2 + s * s / 3)
