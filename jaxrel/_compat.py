@@ -80,9 +80,17 @@ def is_unspecified(sharding: Any) -> bool:
 def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """Executes one equation on other operands, in its own context, and returns all results."""
     primitive = eqn.primitive
+    if primitive.name == "pvary" and _varies(operands[0], eqn.params["axes"]):
+        return list(operands)
     with eqn.ctx.manager:
         out = primitive.bind(*operands, **primitive.get_bind_params(eqn.params))
     return list(out) if primitive.multiple_results else [out]
+
+
+def _varies(x: Any, axes: Sequence[str]) -> bool:
+    """Tells whether a value within ``shard_map`` varies over mesh axes already."""
+    axis_type = getattr(jax.typeof(x), "mat", None)
+    return set(axes) <= set(getattr(axis_type, "varying", ()))
 
 
 @contextlib.contextmanager
