@@ -55,7 +55,9 @@ def _factor(step: Step, values: Sequence[Any]) -> Any:
     all that is needed.
     """
     assert step.linear_read is not None
-    env = dict(zip(step.operands, lax.optimization_barrier(tuple(values)), strict=True))
+    env = dict(zip(step.operands, values, strict=True))
+    for k in step.live:
+        env[step.operands[k]] = lax.optimization_barrier(values[k])
     for position, node in enumerate(step.nodes):
         operands = [env[value] for value in node.operands]
         if position == step.linear_read[0]:
