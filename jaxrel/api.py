@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from .arguments import Arguments, SplitOutput, check_output
 from .assign import Assignment, assign
 from .execute import evaluate
+from .multipliers import with_multipliers
 from .naming import leaf_paths, named_modules, reachable
 from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
@@ -55,7 +56,7 @@ def relevance(
       A function with the signature of ``fun`` that returns the relevance of the argument (a tuple
       for a sequence of ``argnums``) in its tree, shapes and dtypes, in units of ``fun``'s value;
       and with ``has_aux`` the pair (relevance, auxiliary). It can be jitted, vmapped,
-      differentiated.
+      differentiated. Its attribute ``multipliers`` is the same function of m.
 
     Raises:
       TypeError: explained arguments or the value are not floats; ``rules`` is no rule set.
@@ -74,7 +75,8 @@ def relevance(
         out, result = both(*args, **kwargs)
         return (result, out[1]) if has_aux else result
 
-    return relevance_fun
+    multipliers = _multipliers(fun, rules, argnums, has_aux)
+    return with_multipliers(relevance_fun, multipliers, argnums)
 
 
 def value_and_relevance(
@@ -266,3 +268,27 @@ def _vjp(call: Arguments, rules: RuleSet, has_aux: bool) -> tuple[Any, Callable[
         return call.restore(made.combine(*pullback(m)))
 
     return made.output.restore([first, *rest]), relevances
+
+
+def _multipliers(
+    fun: Callable[..., Any], rules: Rules, argnums: int | Sequence[int], has_aux: bool
+) -> Callable[..., Any]:
+    """Like ``jax.grad`` of ``fun``, but with the multipliers of the rules."""
+    rule_set = preset(rules)
+
+    def multipliers(*args: Any, **kwargs: Any) -> Any:
+        call = Arguments(fun, args, kwargs, argnums)
+        made = explain(call, rule_set, has_aux)
+        if made.companions:
+            raise ValueError(
+                "multipliers: a rule such as Flat, WSquare or ZBox gives relevance to inputs that "
+                "are worth 0, so it is no multiple of the input. Choose another rule for the first "
+                "layer: rules | {First(): ...}."
+            )
+        first, pullback, rest = jax.vjp(
+            lambda leaves: made.value(leaves, {}), call.leaves, has_aux=True
+        )
+        found = call.select(call.restore(pullback(jnp.ones_like(first))[0]))
+        return (found, made.output.restore([first, *rest])[1]) if has_aux else found
+
+    return multipliers
