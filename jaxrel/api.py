@@ -86,7 +86,7 @@ def relevance(
         out, result = both(*args, **kwargs)
         return (result, out[1]) if has_aux else result
 
-    multipliers = _multipliers(fun, rules, argnums, has_aux)
+    multipliers = _multipliers(fun, rules, argnums, baseline, has_aux)
     return with_multipliers(relevance_fun, multipliers, argnums)
 
 
@@ -325,23 +325,35 @@ def _vjp(
 
 
 def _multipliers(
-    fun: Callable[..., Any], rules: Rules, argnums: int | Sequence[int], has_aux: bool
+    fun: Callable[..., Any],
+    rules: Rules,
+    argnums: int | Sequence[int],
+    baseline: Any,
+    has_aux: bool,
 ) -> Callable[..., Any]:
     """Like ``jax.grad`` of ``fun``, but with the multipliers of the rules."""
-    rule_set = preset(rules)
+    rule_set = preset(default_rules(rules, baseline))
 
     def multipliers(*args: Any, **kwargs: Any) -> Any:
+        if baseline is not None:
+            raise TypeError(
+                "multipliers: this relevance compares to a baseline of its own, so it is no "
+                "multiple of x. For the mean over many baselines give jaxrel.expected a function "
+                "of one: lambda x0: jaxrel.relevance(fun, rules, baseline=x0)."
+            )
         call = Arguments(fun, args, kwargs, argnums)
         made = explain(call, rule_set, has_aux)
         if made.companions:
-            raise ValueError(
+            raise TypeError(
                 "multipliers: a rule such as Flat, WSquare or ZBox gives relevance to inputs that "
-                "are worth 0, so it is no multiple of the input. Choose another rule for the first "
-                "layer: rules | {First(): ...}."
+                "are worth 0, so it is no multiple of x. Choose another rule for the first layer: "
+                "rules | {First(): ...}."
             )
-        first, pullback, rest = jax.vjp(
-            lambda leaves: made.value(leaves, {}), call.leaves, has_aux=True
-        )
+
+        def value(leaves: list[Any]) -> tuple[Any, Any]:
+            return made.value(leaves, {}, None)
+
+        first, pullback, rest = jax.vjp(value, call.leaves, has_aux=True)
         found = call.select(call.restore(pullback(jnp.ones_like(first))[0]))
         return (found, made.output.restore([first, *rest])[1]) if has_aux else found
 

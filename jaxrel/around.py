@@ -34,6 +34,7 @@ import numpy as np
 
 from .arguments import Arguments
 from .averages import count, mean, quadrature, total, wide
+from .baseline import read_baseline
 from .like import leaves_like
 from .multipliers import argnums_of, multipliers_of
 
@@ -56,8 +57,9 @@ def integrated(
 
     Args:
       relevance_fn: what :func:`jaxrel.relevance` returned, jitted or not.
-      baseline: x0, in the tree of the explained argument (of the tuple of them, for a sequence of
-        ``argnums``) or a prefix of it. Leaves broadcast to those of x: 0.0 will often do.
+      baseline: x0, as for :func:`jaxrel.relevance`: a tree like the explained argument (a tuple for
+        a sequence of ``argnums``) of arrays that broadcast to its leaves, such as 0.0, or a
+        function of the arguments that returns one.
       steps: number of points of the path.
       method: ``"gauss_legendre"``, by far the best where multipliers are smooth; or an equidistant
         sum: ``"left"``, ``"right"`` (Zennit), ``"middle"``, ``"trapezoid"``. Weights add up to 1,
@@ -69,9 +71,11 @@ def integrated(
       dtypes of the explained argument, in units of the explained value.
 
     Raises:
-      TypeError: ``relevance_fn`` carries no multipliers; leaves of the baseline are not real.
-      ValueError: ``steps`` or ``chunk`` is too small, there is no such method, or the baseline's
-        tree or shapes do not fit.
+      TypeError: ``relevance_fn`` carries no multipliers, or its relevance is no multiple of x: it
+        compares to a baseline of its own, or the first layer has a rule such as ``Flat``; the
+        baseline is another tree, or not real.
+      ValueError: ``steps`` or ``chunk`` is too small, there is no such method, shapes of the
+        baseline do not fit.
 
     Example:
       >>> import jax.numpy as jnp, jaxrel
@@ -92,10 +96,14 @@ def integrated(
     @functools.wraps(relevance_fn, updated=())
     def integrated_fun(*args: Any, **kwargs: Any) -> Any:
         call = _call(multipliers, multipliers.argnums, args, kwargs)
-        origin = leaves_like(call, baseline, "integrated: baseline")
+        origin = read_baseline(call, baseline)
+        if origin.many is not None:
+            raise ValueError(
+                f"integrated: got {origin.many} baselines; jaxrel.expected averages over many."
+            )
 
         def point(k: jax.Array) -> tuple[list[Any], Any, Any]:
-            return origin, jnp.asarray(nodes)[k], jnp.asarray(weights)[k]
+            return origin.leaves, jnp.asarray(nodes)[k], jnp.asarray(weights)[k]
 
         return _contributions(call, point, steps, chunk)
 
@@ -124,8 +132,9 @@ def smooth(
     Args:
       relevance_fn: a function whose results are trees of floats.
       key: a key of ``jax.random``. The same key gives the same noise at every call.
-      sigma: standard deviation of the noise: a number, or a tree like the baseline of
-        :func:`integrated` (one sigma for each example: shape (batch, 1, 1, 1)).
+      sigma: standard deviation of the noise: a number; or an array for each leaf, which broadcasts
+        to it (one sigma for each example: shape (batch, 1, 1, 1)), in a tree like the arguments
+        with noise or a prefix of it.
       n: number of noisy inputs.
       relative: False: sigma is in units of x. True: in units of max(x) - min(x) of each leaf, for
         which Smilkov et al. recommend 0.1 to 0.2. An axis or several: of the range over these axes
@@ -139,8 +148,9 @@ def smooth(
       A function with the signature and the results of ``relevance_fn``.
 
     Raises:
-      TypeError: ``key`` is no key; arguments with noise or results are not floats.
-      ValueError: ``n`` or ``chunk`` is below 1; sigma's tree or shapes do not fit.
+      TypeError: ``key`` is no key; arguments with noise or results are not floats; sigma is
+        another tree.
+      ValueError: ``n`` or ``chunk`` is below 1; shapes of sigma do not fit.
     """
     key = _one_key("smooth", key)
     n, chunk = count("smooth", n=n), count("smooth", chunk=chunk)
@@ -197,9 +207,10 @@ def expected(
     Args:
       relevance_fn: what :func:`jaxrel.relevance` returned, jitted or not; or a function of one
         baseline that returns a function of the arguments, whose results are trees of floats.
-      baselines: like the explained argument, each leaf with one more axis in front, along which
-        the baselines are. Without it, leaves broadcast to those of x: (50, 28, 28) for images
-        (8, 28, 28).
+      baselines: a tree like the explained argument (a tuple for a sequence of ``argnums``) or a
+        prefix of it, of arrays with the axis of the baselines in front. The other axes broadcast
+        to x: baselines (50, 28, 28) for images (8, 28, 28). Or a function of the arguments that
+        returns one.
       key: a key of ``jax.random``, or None: all baselines.
       n: number of draws, with a key.
       steps, method: of the integral, as for :func:`integrated`, without a key.
@@ -210,9 +221,10 @@ def expected(
       A function with the signature of the relevance function and its results.
 
     Raises:
-      TypeError: ``key`` is no key; ``relevance_fn`` is neither; baselines are not real.
-      ValueError: ``n``, ``steps`` or ``chunk`` is too small, no such method; the baselines' tree
-        or shapes do not fit, or their leaves have different numbers of baselines.
+      TypeError: ``key`` is no key; ``relevance_fn`` is neither, or its relevance is no multiple of
+        x; baselines are another tree, or not real.
+      ValueError: ``n``, ``steps`` or ``chunk`` is too small, no such method; shapes of the
+        baselines do not fit, or their leaves have different numbers of baselines.
     """
     key = None if key is None else _one_key("expected", key)
     n, chunk = count("expected", n=n), count("expected", chunk=chunk)

@@ -17,18 +17,19 @@ def leaves_like(call: Arguments, tree: Any, what: str, leading: bool = False) ->
 
     Args:
       call: the call with these arguments.
-      tree: in their tree, or a prefix of it.
+      tree: in their tree, or a prefix of it; or a function of the call's arguments that returns it.
       what: what to call it in messages.
       leading: whether every leaf has an axis in front of what broadcasts.
 
     Returns:
       One array for each leaf of the explained arguments.
     """
+    tree = tree(*call.args, **call.kwargs) if callable(tree) else tree
     full = call.select(call.restore(call.leaves))
     try:
         spread = jax.tree.map(lambda leaf, part: [leaf] * len(jax.tree.leaves(part)), tree, full)
     except ValueError:
-        raise ValueError(
+        raise TypeError(
             f"{what}: must have the tree of the explained argument, {jax.tree.structure(full)}, "
             f"or a prefix of it; got {jax.tree.structure(tree)}."
         ) from None
