@@ -27,6 +27,11 @@ def wide(x: Any) -> Any:
 
 def total(fun: Callable[[jax.Array], Any], count: int, chunk: int) -> Any:
     """Returns the sum of ``fun(k)`` over 0 <= k < count, trees of arrays."""
+    indices = jnp.arange(count, dtype=jnp.int32)
+    if count == 1:
+        return fun(indices[0])
+    if chunk >= count:
+        return jax.tree.map(lambda leaf: leaf.sum(0), jax.vmap(fun)(indices))
     # jit: traced once, however often it is used below
     fun = jax.jit(jax.checkpoint(fun, prevent_cse=False))
 
@@ -38,9 +43,6 @@ def total(fun: Callable[[jax.Array], Any], count: int, chunk: int) -> Any:
     def add(sums: Any, indices: jax.Array) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, sums, of_chunk(indices)), None
 
-    indices = jnp.arange(count, dtype=jnp.int32)
-    if chunk >= count:
-        return of_chunk(indices)
     whole = count - count % chunk
     sums = jax.tree.map(_compat.zeros, jax.eval_shape(fun, indices[0]))
     sums, _ = jax.lax.scan(add, sums, indices[:whole].reshape(-1, chunk))
