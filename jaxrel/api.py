@@ -22,7 +22,7 @@ from .arguments import Arguments, SplitOutput, check_output
 from .assign import Assignment, assign
 from .baseline import Baseline, read_baseline
 from .execute import evaluate
-from .multipliers import with_multipliers
+from .multipliers import RelevanceFunction, with_multipliers
 from .naming import leaf_paths, named_modules, reachable
 from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
@@ -42,7 +42,7 @@ def relevance(
     *,
     baseline: Any = None,
     has_aux: bool = False,
-) -> Callable[..., Any]:
+) -> RelevanceFunction:
     """Returns a function that explains the value of ``fun`` by its arguments.
 
     Like ``jax.grad``, but R = x * m, where m is the multiplier that the rules send back instead of
