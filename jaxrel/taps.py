@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from .apply import hyperparameters, view_of
 from .assign import Assignment
+from .numerics import difference
 from .plan.steps import Plan, Step
 from .rules import Gradient
 
@@ -60,7 +61,7 @@ def _tap(x: jax.Array, probe: jax.Array, twin: jax.Array) -> jax.Array:
 
 
 _tap.defvjp(
-    lambda x, probe, twin: (x, (x - twin, probe)),
+    lambda x, probe, twin: (x, (difference(x, twin), probe)),
     lambda kept, m: (m, jnp.sum(kept[0] * m).astype(kept[1].dtype), None),
 )
 

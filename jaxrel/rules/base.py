@@ -26,6 +26,8 @@ from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
+from ..numerics import difference
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -80,14 +82,14 @@ class View:
         """Inputs minus those at the baseline; the inputs themselves if there is none."""
         if self.baseline is None:
             return self.inputs
-        return tuple(x - x0 for x, x0 in zip(self.inputs, self.baseline.inputs, strict=True))
+        return tuple(map(difference, self.inputs, self.baseline.inputs))
 
     @property
     def change(self) -> Any:
         """Output minus that at the baseline; the output itself if there is none."""
         if self.baseline is None:
             return self.output
-        return jax.tree.map(lambda y, y0: y - y0, self.output, self.baseline.output)
+        return jax.tree.map(difference, self.output, self.baseline.output)
 
     def of_differences(self) -> View:
         """An affine step as the linear map from differences to differences."""
