@@ -228,9 +228,11 @@ class Rule:
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """Relevance that goes to the step's additive constants, in the output's shape.
 
-        By default f(0) m: what the plain VJP, and the slope, leave to them.
+        By default f(0) m: what the plain VJP, and the slope, leave to them. A pole at 0, or a fill
+        by infinity, is worth nothing.
         """
-        return m * view.function(*(jnp.zeros_like(x) for x in view.inputs))
+        f0 = view.function(*(jnp.zeros_like(x) for x in view.inputs))
+        return m * jnp.where(jnp.isfinite(f0), f0, 0)
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
