@@ -74,7 +74,12 @@ def difference(x: jax.Array, x0: jax.Array) -> jax.Array:
 
 
 def kept_share(z: jax.Array, eps: Eps) -> jax.Array:
-    """Z / S(z), the share of relevance that a stabiliser keeps; 1 at z = 0 with eps = 0."""
+    """Z / S(z), the share of relevance that a stabiliser keeps; 1 at z = 0 with eps = 0.
+
+    A z that overflowed counts as the largest number: what comes of it may still be finite (tanh).
+    """
+    largest = float(jnp.finfo(z.dtype).max)
+    z = jnp.clip(z, -largest, largest)
     return divide(z, stabilize(z, eps), otherwise=1.0)
 
 
