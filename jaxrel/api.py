@@ -23,6 +23,7 @@ from .assign import Assignment, assign
 from .baseline import Baseline, read_baseline
 from .blame import Blamed, Constant, Key, by_layer, constants, total, zero_probes
 from .execute import evaluate
+from .multipliers import with_multipliers
 from .naming import leaf_paths, named_modules, reachable
 from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
@@ -72,7 +73,8 @@ def relevance(
       A function with the signature of ``fun`` that returns the relevance of the argument (a tuple
       for a sequence of ``argnums``) in its tree, shapes and dtypes, in units of ``fun``'s value;
       with ``biases`` the pair (relevance, biases) in its place; and with ``has_aux`` the pair of
-      that and auxiliary. It can be jitted, vmapped, differentiated.
+      that and auxiliary. It can be jitted, vmapped, differentiated. Its attribute ``multipliers``
+      is the same function of m.
 
     Raises:
       TypeError: explained arguments or the value are not floats; ``rules`` is no rule set;
@@ -96,7 +98,8 @@ def relevance(
         out, result = both(*args, **kwargs)
         return (result, out[1]) if has_aux else result
 
-    return relevance_fun
+    multipliers = _multipliers(fun, rules, argnums, baseline, has_aux)
+    return with_multipliers(relevance_fun, multipliers, argnums)
 
 
 def value_and_relevance(
@@ -354,3 +357,39 @@ def _check_biases(biases: bool | str, baseline: Any) -> None:
         raise ValueError(f'biases: expected True, False or "total", got {biases!r}.')
     if biases and baseline is not None:
         raise ValueError("biases: against a baseline constants cancel; none has any relevance.")
+
+
+def _multipliers(
+    fun: Callable[..., Any],
+    rules: Rules,
+    argnums: int | Sequence[int],
+    baseline: Any,
+    has_aux: bool,
+) -> Callable[..., Any]:
+    """Like ``jax.grad`` of ``fun``, but with the multipliers of the rules."""
+    rule_set = preset(default_rules(rules, baseline))
+
+    def multipliers(*args: Any, **kwargs: Any) -> Any:
+        if baseline is not None:
+            raise TypeError(
+                "multipliers: this relevance compares to a baseline of its own, so it is no "
+                "multiple of x. For the mean over many baselines give jaxrel.expected a function "
+                "of one: lambda x0: jaxrel.relevance(fun, rules, baseline=x0)."
+            )
+        call = Arguments(fun, args, kwargs, argnums)
+        made = explain(call, rule_set, has_aux)
+        if made.companions:
+            raise TypeError(
+                "multipliers: a rule such as Flat, WSquare or ZBox gives relevance to inputs that "
+                "are worth 0, so it is no multiple of x. Choose another rule for the first layer: "
+                "rules | {First(): ...}."
+            )
+
+        def value(leaves: list[Any]) -> tuple[Any, Any]:
+            return made.value(leaves, {}, None)
+
+        first, pullback, rest = jax.vjp(value, call.leaves, has_aux=True)
+        found = call.select(call.restore(pullback(jnp.ones_like(first))[0]))
+        return (found, made.output.restore([first, *rest])[1]) if has_aux else found
+
+    return multipliers

@@ -142,6 +142,17 @@ class SoftmaxLimit(MaximumRule):
         hard = jnp.isinf(beta) | (jnp.abs(beta * y) > float(jnp.finfo(a.dtype).eps) ** -2)
         return jnp.where(hard, limit, _soft(a, y, jnp.where(hard, 0, beta)))
 
+    def factors_between(
+        self, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
+    ) -> jax.Array:
+        """See :class:`MaximumRule`."""
+        if isinstance(self.beta, float) and self.beta == float("inf"):
+            return CrossMax().factors_between(a, y, a0, y0)
+        hard = jnp.isinf(jnp.asarray(self.beta))
+        beta = jnp.where(hard, 1, jnp.asarray(self.beta, a.dtype))
+        soft = _soft_factors(beta, a, y, a0, y0)
+        return jnp.where(hard, CrossMax().factors_between(a, y, a0, y0), soft)
+
 
 def _soft(a: jax.Array, y: jax.Array, beta: jax.Array) -> jax.Array:
     """Factors through the soft maximum, where beta y is no larger than 1 / eps^2."""
@@ -171,17 +182,6 @@ def _soft(a: jax.Array, y: jax.Array, beta: jax.Array) -> jax.Array:
         excess / jnp.where(flat, 1, beta), a, flat, jnp.exp(-shift) * (1 + v / 2 + v * v / 6)
     )
     return present * log_slope * exp_slope / n
-
-    def factors_between(
-        self, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
-    ) -> jax.Array:
-        """See :class:`MaximumRule`."""
-        if isinstance(self.beta, float) and self.beta == float("inf"):
-            return CrossMax().factors_between(a, y, a0, y0)
-        hard = jnp.isinf(jnp.asarray(self.beta))
-        beta = jnp.where(hard, 1, jnp.asarray(self.beta, a.dtype))
-        soft = _soft_factors(beta, a, y, a0, y0)
-        return jnp.where(hard, CrossMax().factors_between(a, y, a0, y0), soft)
 
 
 def _soft_factors(
