@@ -16,6 +16,7 @@ from jax import lax
 
 from . import _compat
 from .plan.primitives import SCATTER_MAX
+from .rules.base import Selection
 
 
 def candidates(eqn: Any, values: Sequence[Any], live: Sequence[int]) -> Callable[..., jax.Array]:
@@ -42,20 +43,28 @@ def candidates(eqn: Any, values: Sequence[Any], live: Sequence[int]) -> Callable
     return lambda a: _windows(a, params, fill)
 
 
+def selection_of(eqn: Any) -> Selection | None:
+    """How a ``sort`` or ``top_k`` orders; None for others, which are approximate."""
+    rank = eqn.invars[0].aval.ndim
+    if eqn.primitive.name == "sort":
+        return Selection(eqn.params["dimension"] % rank, descending=False)
+    if eqn.primitive.name == "top_k":
+        return Selection(eqn.params.get("axis", -1) % rank, descending=True)
+    return None
+
+
 def _leading(a: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     moved = jnp.moveaxis(a, axes, range(len(axes)))
     return moved.reshape(-1, *moved.shape[len(axes) :])
 
 
-def _scattered(
-    eqn: Any, values: Sequence[Any], inputs: dict[int, jax.Array], fill: float
-) -> jax.Array:
+def _scattered(eqn: Any, values: Sequence[Any], inputs: dict[int, Any], fill: float) -> jax.Array:
     """The operand, and of the updates of each element the one that wins.
 
     As ``x.at[i].max(u)`` allows any number of updates of one element, those that lose among
     themselves are no candidates.
     """
-    operand, indices, updates = (inputs[k] if k in inputs else v for k, v in enumerate(values))
+    operand, indices, updates = (inputs.get(k, v) for k, v in enumerate(values))
     (best,) = _compat.bind(eqn, [jnp.full_like(operand, fill), indices, updates])
     return jnp.stack([operand, best])
 

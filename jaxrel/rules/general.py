@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..numerics import difference
 from .base import Rule, System, View, rule
 
 
@@ -56,21 +57,15 @@ class PathIntegral(Rule):
             return _solution(view, m)
         if view.variant == "elementwise":
             return _elementwise(view, m, self.order)
-        x, x0 = view.inputs, _origin(view)
+        x, x0 = view.inputs, view.origins
         if view.variant == "polynomial":
             points = gauss(min(64, (_degree(view) + 1) // 2), root=False)
             return integral(view.function, x0, x, m, points)
         found = integral(view.function, x0, x, m, gauss(self.order))
-        baseline = getattr(view, "baseline", None)
-        if view.variant == "decomposition" and baseline is not None:
+        if view.variant == "decomposition" and view.baseline is not None:
             examples = x[0].ndim - 2
-            found = _completed(found, x, x0, view.output, baseline.output, m, examples)
+            found = _completed(found, x, x0, view.output, view.baseline.output, m, examples)
         return found
-
-
-def _origin(view: View) -> tuple[jax.Array, ...]:
-    baseline = getattr(view, "baseline", None)
-    return tuple(map(jnp.zeros_like, view.inputs)) if baseline is None else baseline.inputs
 
 
 def _degree(view: View) -> int:
@@ -111,6 +106,10 @@ def integral(
     return tuple(part.sum(0) for part in parts)
 
 
+def _difference(x: jax.Array, x0: jax.Array) -> jax.Array:
+    return difference(x.astype(_wide(x)), x0.astype(_wide(x)))
+
+
 def _wide(x: jax.Array) -> Any:
     return jnp.promote_types(x.dtype, jnp.float32)
 
@@ -127,7 +126,7 @@ def _elementwise(view: View, m: jax.Array, order: int) -> tuple[jax.Array, ...]:
         return tuple(jnp.broadcast_to(a, y.shape) for a in inputs)
 
     x, pullback = jax.vjp(broadcast, *view.inputs)
-    x0 = broadcast(*_origin(view))
+    x0 = broadcast(*view.origins)
     found = integral(view.function, x0, x, m, gauss(order))
     found = _completed(found, x, x0, y, _start(view), m, y.ndim)
     # the sum over what an input was broadcast to is in the input's own type
@@ -135,9 +134,8 @@ def _elementwise(view: View, m: jax.Array, order: int) -> tuple[jax.Array, ...]:
 
 
 def _start(view: View) -> jax.Array:
-    baseline = getattr(view, "baseline", None)
-    if baseline is not None:
-        return baseline.output
+    if view.baseline is not None:
+        return view.baseline.output
     return _finite(view.function(*map(jnp.zeros_like, view.inputs)))
 
 
@@ -167,9 +165,9 @@ def _completed(
         return a.real.sum(tuple(range(examples, a.ndim)))
 
     outputs = zip(*map(jax.tree.leaves, (y, y0, m)), strict=True)
-    floats = [(b.astype(_wide(b)), b0, w) for b, b0, w in outputs if w.dtype != jax.dtypes.float0]
-    steps = [a.astype(_wide(a)) - a0 for a, a0 in zip(x, x0, strict=True)]
-    arrived = sum((total((b - b0) * w) for b, b0, w in floats), start=jnp.zeros(()))
+    floats = [(_difference(b, b0), w) for b, b0, w in outputs if w.dtype != jax.dtypes.float0]
+    steps = [_difference(a, a0) for a, a0 in zip(x, x0, strict=True)]
+    arrived = sum((total(d * w) for d, w in floats), start=jnp.zeros(()))
     sent = sum((total(d * part) for d, part in zip(steps, found, strict=True)), start=jnp.zeros(()))
     square = sum((total(d * d.conj()) for d in steps), start=jnp.zeros(()))
     share = _finite((arrived - sent) * _reciprocal(square))
@@ -197,7 +195,7 @@ def _solution(view: View, m: Any) -> tuple[jax.Array | None, ...]:
     m_A = -vjp(m), which is what ``Slope`` gives for c / x.
     """
     assert view.system is not None
-    baseline = getattr(view, "baseline", None)
+    baseline = view.baseline
     system: System = view.system()
     back = system.back(m)
     matrix = tuple(view.inputs[k] for k in system.matrix)
@@ -207,6 +205,7 @@ def _solution(view: View, m: Any) -> tuple[jax.Array | None, ...]:
             _, pullback = jax.vjp(lambda *a: system.apply(a, system.solution), *matrix)
             to_matrix = pullback(back)
     else:
+        assert baseline.system is not None
         start: System = baseline.system()
         back0 = start.back(m)
         to_rhs = [(a + b) / 2 for a, b in zip(back, back0, strict=True)]
