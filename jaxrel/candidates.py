@@ -6,7 +6,7 @@ it sends their factors home, so that overlapping and padded windows need no furt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -14,19 +14,26 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from . import _compat
+from .plan.primitives import SCATTER_MAX
 from .rules.base import Selection
 
 
-def candidates(name: str, params: dict[str, Any]) -> Callable[..., jax.Array]:
-    """Returns the map from the operands of a maximum to the stack of its candidates.
+def candidates(eqn: Any, values: Sequence[Any], live: Sequence[int]) -> Callable[..., jax.Array]:
+    """Returns the map from the live operands of a maximum to the stack of its candidates.
 
     Args:
-      name: primitive: ``max``, ``min``, ``reduce_max``, ``cummax``, ``reduce_window_max`` ...
-      params: the primitive's parameters.
+      eqn: of ``max``, ``min``, ``reduce_max``, ``cummax``, ``reduce_window_max``, ``scatter-max``
+        or their minima.
+      values: of its operands.
+      live: positions of those that are live.
     """
+    name, params = eqn.primitive.name, eqn.params
     fill = -jnp.inf if name.endswith("max") else jnp.inf
     if name in ("max", "min"):
         return lambda a, b: jnp.stack(jnp.broadcast_arrays(a, b))
+    if name in SCATTER_MAX:
+        return lambda *inputs: _scattered(eqn, values, dict(zip(live, inputs, strict=True)), fill)
     if name in ("reduce_max", "reduce_min"):
         axes = params["axes"]
         return lambda a: _leading(a, axes)
@@ -49,6 +56,17 @@ def selection_of(eqn: Any) -> Selection | None:
 def _leading(a: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     moved = jnp.moveaxis(a, axes, range(len(axes)))
     return moved.reshape(-1, *moved.shape[len(axes) :])
+
+
+def _scattered(eqn: Any, values: Sequence[Any], inputs: dict[int, Any], fill: float) -> jax.Array:
+    """The operand, and of the updates of each element the one that wins.
+
+    As ``x.at[i].max(u)`` allows any number of updates of one element, those that lose among
+    themselves are no candidates.
+    """
+    operand, indices, updates = (inputs.get(k, v) for k, v in enumerate(values))
+    (best,) = _compat.bind(eqn, [jnp.full_like(operand, fill), indices, updates])
+    return jnp.stack([operand, best])
 
 
 def _running(a: jax.Array, axis: int, reverse: bool, fill: float) -> jax.Array:

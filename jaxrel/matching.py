@@ -35,6 +35,10 @@ VARIANTS = {
     "scale": "normalization",
     "pool": "linear",
     "affine": "linear",
+    "elementwise": "other",
+    "polynomial": "other",
+    "decomposition": "other",
+    "solve": "other",
 }
 """Variants and the kind each belongs to."""
 

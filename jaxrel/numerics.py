@@ -15,7 +15,9 @@ import jax.numpy as jnp
 
 
 def sign(z: jax.Array) -> jax.Array:
-    """sgn+(z): the sign of z with sgn+(0) = +1, in z's dtype."""
+    """sgn+(z): the sign of z with sgn+(0) = +1, in z's dtype; z / |z| for complex z."""
+    if jnp.issubdtype(z.dtype, jnp.complexfloating):
+        return jnp.where(z == 0, 1, jnp.sign(z))
     return jnp.where(z < 0, -1, 1).astype(z.dtype)
 
 
