@@ -23,7 +23,7 @@ from .assign import Assignment, assign
 from .baseline import Baseline, read_baseline
 from .blame import Blamed, Constant, Key, by_layer, constants, total, zero_probes
 from .execute import evaluate
-from .multipliers import with_multipliers
+from .multipliers import RelevanceFunction, with_multipliers
 from .naming import leaf_paths, named_modules, reachable
 from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
@@ -48,7 +48,7 @@ def relevance(
     baseline: Any = None,
     biases: bool | str = False,
     has_aux: bool = False,
-) -> Callable[..., Any]:
+) -> RelevanceFunction:
     """Returns a function that explains the value of ``fun`` by its arguments.
 
     Like ``jax.grad``, but R = x * m, where m is the multiplier that the rules send back instead of
