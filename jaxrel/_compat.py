@@ -123,6 +123,11 @@ def run_jaxpr(jaxpr: Jaxpr, arguments: Sequence[Any]) -> list[Any]:
     return jax_core.eval_jaxpr(inner, consts, *arguments)
 
 
+def run_reducer(params: dict[str, Any], arguments: Sequence[Any]) -> list[Any]:
+    """Executes the operation of a ``reduce_window`` on scalars."""
+    return jax_core.eval_jaxpr(open_jaxpr(params["jaxpr"])[0], params["consts"], *arguments)
+
+
 def shard_map(fun: Any, params: dict[str, Any]) -> Any:
     """Wraps ``fun`` as the ``shard_map`` equation with these parameters did its body."""
     return jax.shard_map(

@@ -25,7 +25,7 @@ from jax import lax
 
 from . import _compat
 from .affine import take_apart
-from .candidates import candidates, selection_of
+from .candidates import candidates, reduced_windows, selection_of
 from .errors import RuleError
 from .exponentials import find_exponentials
 from .plan.kinds import solve_operands
@@ -166,14 +166,15 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         replaced = list(values)
         for k, value in zip(step.live, live, strict=True):
             replaced[k] = value
-        out = run_nodes(step, replaced)
+        windows = step.nodes[-1].name == "reduce_window"
+        out = reduced_windows(eqn, replaced) if windows else run_nodes(step, replaced)
         return out[0] if single else tuple(out)
 
     eqn = step.nodes[-1].eqn
     is_matmul = step.kind == "matmul"
     is_solution = step.variant == "solve"
-    is_sorted = step.variant == "selection" and step.live == (0,)
-    is_maximum = step.kind == "maximum" and step.variant != "selection"
+    selects = step.variant == "selection"
+    is_maximum = step.kind == "maximum" and not selects
     return View(
         function=function,
         inputs=tuple(values[k] for k in step.live),
@@ -184,7 +185,7 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         factor=None if step.linear_read is None else lambda: _factor(step, values),
         nonneg=step.nonneg,
         homogeneous=step.homogeneous,
-        selection=selection_of(eqn) if is_sorted else None,
+        selection=selection_of(eqn) if selects else None,
         quotient=step.nodes[-1].name == "div",
         exponentials=(lambda: find_exponentials(step, values)) if step.kind == "softmax" else None,
         affine=functools.cache(lambda: take_apart(step, values)) if is_matmul else None,

@@ -131,7 +131,7 @@ def _unsupported(step: Step) -> UnsupportedPrimitive:
             'function a rule by name: rules | {"its_name": Gradient()}.'
         )
     elif not _has_derivative(step):
-        reason = "jax has no derivative of this operation by a value that is live."
+        reason = "this operation cannot be differentiated by a value that is live."
         way_out = (
             f'Give it a rule of your own by name, rules | {{"{name}": rule}}, or put stop_gradient '
             "on what enters it."

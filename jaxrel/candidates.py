@@ -43,14 +43,35 @@ def candidates(eqn: Any, values: Sequence[Any], live: Sequence[int]) -> Callable
     return lambda a: _windows(a, params, fill)
 
 
-def selection_of(eqn: Any) -> Selection | None:
-    """How a ``sort`` or ``top_k`` orders; None for others, which are approximate."""
-    rank = eqn.invars[0].aval.ndim
+def selection_of(eqn: Any) -> Selection:
+    """How a ``sort``, ``top_k`` or ``approx_top_k`` orders."""
+    rank, params = eqn.invars[0].aval.ndim, eqn.params
+    floats = [jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in eqn.invars]
     if eqn.primitive.name == "sort":
-        return Selection(eqn.params["dimension"] % rank, descending=False)
+        return Selection(params["dimension"] % rank, descending=False, exact=sum(floats) == 1)
     if eqn.primitive.name == "top_k":
-        return Selection(eqn.params.get("axis", -1) % rank, descending=True)
-    return None
+        return Selection(params.get("axis", -1) % rank, descending=True, exact=True)
+    return Selection(params["reduction_dimension"] % rank, params["is_max_k"], exact=False)
+
+
+def reduced_windows(eqn: Any, operands: Sequence[jax.Array]) -> list[jax.Array]:
+    """What a ``reduce_window`` of any operation gives, made of what jax can transpose.
+
+    jax differentiates it forwards only. Here the operation runs over the places of the window.
+    """
+    inputs, identities = operands[: len(operands) // 2], operands[len(operands) // 2 :]
+    stacks = [_windows(a, eqn.params, one) for a, one in zip(inputs, identities, strict=True)]
+
+    def combine(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[jax.Array]:
+        scalars = jax.vmap(lambda *s: _compat.run_reducer(eqn.params, s))
+        out = scalars(*(jnp.ravel(part) for part in (*a, *b)))
+        return [flat.reshape(like.shape) for flat, like in zip(out, b, strict=True)]
+
+    first = [stack[0] for stack in stacks]
+    ones = [jnp.broadcast_to(one, a.shape) for one, a in zip(identities, first, strict=True)]
+    start = combine(ones, first)
+    out, _ = lax.scan(lambda a, b: (combine(a, b), None), start, [s[1:] for s in stacks])
+    return out
 
 
 def _leading(a: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -84,7 +105,7 @@ def _running(a: jax.Array, axis: int, reverse: bool, fill: float) -> jax.Array:
     return _windows(a, params, fill)
 
 
-def _windows(a: jax.Array, params: dict[str, Any], fill: float) -> jax.Array:
+def _windows(a: jax.Array, params: dict[str, Any], fill: float | jax.Array) -> jax.Array:
     """One strided slice of the padded array for each place in the window."""
     config = [(lo, hi, base - 1) for (lo, hi), base in zip(
         params["padding"], params["base_dilation"], strict=True

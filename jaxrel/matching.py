@@ -31,6 +31,7 @@ VARIANTS = {
     "attention": "product",
     "gate": "product",
     "selection": "maximum",
+    "scatter": "maximum",
     "statistic": "normalization",
     "scale": "normalization",
     "pool": "linear",

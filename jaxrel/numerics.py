@@ -131,6 +131,8 @@ def homogeneous_secant(
     Args:
       f, x, x0, y, y0: as for :func:`secant`.
     """
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):  # abs, which is no line between any two
+        return secant(f, x, x0, y, y0)
     apart = (x > 0) != (x0 > 0)
     steep = jnp.where(apart, y - y0, 0) / jnp.where(apart, x - x0, 1)
     return jnp.where(apart, steep, _slope(f, x / 2 + x0 / 2))

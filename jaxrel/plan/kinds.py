@@ -14,8 +14,10 @@ from .primitives import (
     MATMUL,
     MAXIMUM,
     POLYNOMIAL,
+    SCATTER_MAX,
     SELECTION,
     SOLVES,
+    SPARSE,
     SUM,
     UNARY,
 )
@@ -28,7 +30,7 @@ def kind_of(node: Node, live: list[int]) -> tuple[str, str]:
         return "control", name
     if name in MATMUL:
         return ("product", "") if both else ("matmul", MATMUL[name])
-    if name == "mul":
+    if name == "mul" or name in SPARSE:
         return ("product", "") if both else ("linear", "")
     if name in SUM:
         return ("sum", "") if both else ("linear", "")
@@ -43,12 +45,13 @@ def kind_of(node: Node, live: list[int]) -> tuple[str, str]:
         params = node.eqn.params
         residuals = params["num_callee_consts"] + params["num_res"]
         return ("linear" if live[0] >= residuals else "other"), ""
-    if name == "scatter-mul" and not both:
+    if (name == "scatter-mul" and not both) or (name == "spsolve" and live == [3]):
         return "linear", ""
     if name == "polynomial" and 0 not in live:
         return "linear", ""
     if name in MAXIMUM:
-        return "maximum", "selection" if name in SELECTION else ""
+        variant = "selection" if name in SELECTION else ""
+        return "maximum", "scatter" if name in SCATTER_MAX else variant
     if name in ("max", "min"):
         return ("maximum" if both else "nonlinearity"), ""
     if name in UNARY or name == "sign" or (name in ELEMENTWISE and not both):

@@ -29,7 +29,9 @@ LINEAR = STRUCTURAL | frozenset(
     "all_gather_reduced all_to_all pbroadcast pbroadcast_dynamic ppermute preduced psum "
     "psum_invariant pvary ragged_all_to_all reduce_scatter reduced_vary_cast unreduced_psum "
     "unreduced_reduce_scatter vary_unreduced_cast pcast psum2 reduced_vary_cast_p "
-    "vary_unreduced_cast_p xla_metadata_value".split()
+    "vary_unreduced_cast_p xla_metadata_value bcoo_extract bcoo_fromdense bcoo_sort_indices "
+    "bcoo_sum_duplicates bcoo_todense bcoo_transpose bcsr_extract bcsr_fromdense bcsr_todense "
+    "coo_fromdense coo_todense csr_fromdense csr_todense todense".split()
 )
 """Linear in all their floating point operands together: the plain VJP is their rule."""
 
@@ -42,6 +44,12 @@ MATMUL = {
     "ragged_dot": "dense",
 }
 """Bilinear contractions and the variant of ``matmul`` they make with one live operand."""
+
+SPARSE = frozenset(
+    "bcoo_dot_general bcoo_dot_general_sampled bcoo_spdot_general bcsr_dot_general coo_matmat "
+    "coo_matvec csr_matmat csr_matvec".split()
+)
+"""Bilinear in a sparse matrix's data and another operand."""
 
 BILINEAR = frozenset(MATMUL) | {"mul"}
 
@@ -77,9 +85,9 @@ ODD = frozenset(
 )
 """Functions of :data:`UNARY` that are 0 at 0."""
 
-
-WITHOUT_DERIVATIVE = {"polygamma": (0,), "regularized_incomplete_beta": (0, 1)}
-"""Operands in which jax cannot differentiate a primitive that it differentiates in others."""
+WITHOUT_DERIVATIVE = {"polygamma": (0,), "regularized_incomplete_beta": (0, 1), "spsolve": (0,)}
+"""Operands in which a primitive has no derivative, or none on a line from 0, while it has one in
+others."""
 
 LOGICAL = frozenset(
     "eq ne ge gt le lt eq_to le_to lt_to and or not xor is_finite shift_left "
@@ -148,7 +156,7 @@ STATE = frozenset(
 OPAQUE = STATE | frozenset(
     "while pure_callback io_callback ffi_call pallas_call mpmd_map tpu_custom_call custom_call "
     "custom_lin linear_call compute_on call core_call eval_jaxpr call_hi_primitive "
-    "call_hi_primitive_linearized".split()
+    "call_hi_primitive_linearized program_order".split()
 )
 """Nothing of what happens inside can be seen, or turned round."""
 

@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from .graph import Graph, Node
 from .kinds import solve_operands
 from .primitives import JOINABLE, SOLVES
@@ -70,7 +73,8 @@ class GraphView:
                 return None
             value = node.operands[0]
         content = self.graph.constants[value]
-        return content if getattr(content, "shape", ()) == () else None
+        is_number = not jnp.issubdtype(jnp.result_type(content), jax.dtypes.extended)  # no key
+        return content if is_number and getattr(content, "shape", ()) == () else None
 
     def _dominators(self, relation: str) -> dict[int, tuple[int, int]]:
         """Immediate dominator and depth of each value in the graph of one relation.

@@ -42,8 +42,8 @@ class View:
         the values it is taken of (padding is -inf for max, +inf for min); else None.
       minimum: whether the maximum is a minimum.
       variant: ``"dense"``, ``"conv"``, ``"attention"``, ``"gate"``, ``"selection"``,
-        ``"statistic"``, ``"scale"``, ``"elementwise"``, ``"polynomial"``, ``"decomposition"``,
-        ``"solve"`` or ``""``.
+        ``"scatter"``, ``"statistic"``, ``"scale"``, ``"elementwise"``, ``"polynomial"``,
+        ``"decomposition"``, ``"solve"`` or ``""``.
       factor: for a nonlinearity of the form f(x) = x g(x) (gelu, silu ...) what computes g(x);
         else None.
       nonneg: for each input whether it is known to be >= 0.
@@ -152,10 +152,13 @@ class Selection:
     Attributes:
       axis: along which it is sorted.
       descending: the largest first.
+      exact: there is one operand, and what is returned are its first in that order; not so for
+        several, and for ``approx_top_k``.
     """
 
     axis: int
     descending: bool
+    exact: bool
 
 
 @dataclasses.dataclass(frozen=True)

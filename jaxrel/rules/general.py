@@ -33,8 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..numerics import difference
 from .base import Rule, System, View, rule
+from .completion import completed, finite, wide
 
 
 @rule()
@@ -64,7 +64,7 @@ class PathIntegral(Rule):
         found = integral(view.function, x0, x, m, gauss(self.order))
         if view.variant == "decomposition" and view.baseline is not None:
             examples = x[0].ndim - 2
-            found = _completed(found, x, x0, view.output, view.baseline.output, m, examples)
+            found = completed(found, x, x0, view.output, view.baseline.output, m, examples)
         return found
 
 
@@ -99,23 +99,11 @@ def integral(
         t, weight = point
         here = (a0 + (t * (a - a0)).astype(a.dtype) for a, a0 in zip(x, x0, strict=True))
         _, pullback = jax.vjp(function, *here)
-        return tuple(_finite(part.astype(_wide(part))) * weight for part in pullback(m))
+        return tuple(finite(part.astype(wide(part))) * weight for part in pullback(m))
 
-    real = jnp.finfo(_wide(x[0])).dtype
+    real = jnp.finfo(wide(x[0])).dtype
     parts = lax.map(weighted, tuple(jnp.asarray(p, real) for p in points))
     return tuple(part.sum(0) for part in parts)
-
-
-def _difference(x: jax.Array, x0: jax.Array) -> jax.Array:
-    return difference(x.astype(_wide(x)), x0.astype(_wide(x)))
-
-
-def _wide(x: jax.Array) -> Any:
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def _finite(m: jax.Array) -> jax.Array:
-    return jnp.where(jnp.isfinite(m), m, 0)
 
 
 def _elementwise(view: View, m: jax.Array, order: int) -> tuple[jax.Array, ...]:
@@ -128,7 +116,7 @@ def _elementwise(view: View, m: jax.Array, order: int) -> tuple[jax.Array, ...]:
     x, pullback = jax.vjp(broadcast, *view.inputs)
     x0 = broadcast(*view.origins)
     found = integral(view.function, x0, x, m, gauss(order))
-    found = _completed(found, x, x0, y, _start(view), m, y.ndim)
+    found = completed(found, x, x0, y, _start(view), m, y.ndim)
     # the sum over what an input was broadcast to is in the input's own type
     return pullback(tuple(part.astype(a.dtype) for part, a in zip(found, x, strict=True)))
 
@@ -136,52 +124,7 @@ def _elementwise(view: View, m: jax.Array, order: int) -> tuple[jax.Array, ...]:
 def _start(view: View) -> jax.Array:
     if view.baseline is not None:
         return view.baseline.output
-    return _finite(view.function(*map(jnp.zeros_like, view.inputs)))
-
-
-def _completed(
-    found: Sequence[jax.Array],
-    x: Sequence[jax.Array],
-    x0: Sequence[jax.Array],
-    y: Any,
-    y0: Any,
-    m: Any,
-    examples: int,
-) -> tuple[jax.Array, ...]:
-    """Adds what is missing for sum((x - x0) m_x) = sum((y - y0) m): the least change that does.
-
-    It is missing * (x - x0) / |x - x0|^2, faded out where x - x0 is so small that the quotient
-    would be rounding errors.
-
-    Args:
-      found: multipliers of ``x``.
-      x, x0: inputs.
-      y, y0: outputs; an array, or a tuple of which those that are no floats have no part in it.
-      m: multipliers of ``y``.
-      examples: leading axes along which the step is independent.
-    """
-
-    def total(a: jax.Array) -> jax.Array:
-        return a.real.sum(tuple(range(examples, a.ndim)))
-
-    outputs = zip(*map(jax.tree.leaves, (y, y0, m)), strict=True)
-    floats = [(_difference(b, b0), w) for b, b0, w in outputs if w.dtype != jax.dtypes.float0]
-    steps = [_difference(a, a0) for a, a0 in zip(x, x0, strict=True)]
-    arrived = sum((total(d * w) for d, w in floats), start=jnp.zeros(()))
-    sent = sum((total(d * part) for d, part in zip(steps, found, strict=True)), start=jnp.zeros(()))
-    square = sum((total(d * d.conj()) for d in steps), start=jnp.zeros(()))
-    share = _finite((arrived - sent) * _reciprocal(square))
-    return tuple(
-        part + d.conj() * share.reshape(share.shape + (1,) * (d.ndim - examples))
-        for part, d in zip(found, steps, strict=True)
-    )
-
-
-def _reciprocal(square: jax.Array) -> jax.Array:
-    """1 / q, but for q << sqrt(eps), where it falls to 0 as q / eps."""
-    eps = float(jnp.finfo(square.dtype).eps)
-    small, large = jnp.minimum(square, 1), jnp.maximum(square, 1)
-    return jnp.where(square > 1, 1 / (large + eps / large), small / (small * small + eps))
+    return finite(view.function(*map(jnp.zeros_like, view.inputs)))
 
 
 def _solution(view: View, m: Any) -> tuple[jax.Array | None, ...]:
