@@ -34,6 +34,8 @@ from .taps import NO_TAPS, Taps
 from .units import companioned
 
 Rules = RuleSet | str | None
+_SLOPE = preset("slope")
+
 Constants = Mapping[Key, Constant]
 Pullback = Callable[[Any], tuple[list[Any], dict[Key, Any]]]
 
@@ -236,11 +238,13 @@ def _rule_name(step: Step, rules: RuleSet) -> str:
 
 def default_rules(rules: Rules, baseline: Any = None) -> RuleSet | str:
     """The rule set that is meant where none is given."""
-    return rules or ("slope" if baseline is None else "compare_to_baseline")
+    if rules is not None:
+        return rules
+    return "slope" if baseline is None else "compare_to_baseline"
 
 
 def trace(
-    call: Arguments, rules: RuleSet, explained: int | None = None
+    call: Arguments, rules: RuleSet = _SLOPE, explained: int | None = None
 ) -> tuple[Plan, SplitOutput]:
     """Traces a call to a plan, and remembers how its outputs are put together.
 
