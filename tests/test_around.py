@@ -362,7 +362,7 @@ WRONG = [
     (lambda: smooth(GRADIENT, KEY, 0.1, chunk=-1), ValueError, "chunk must be at least 1, got -1"),
     (lambda: smooth(GRADIENT, KEY, jnp.ones(3)), ValueError, r"sigma.*does not broadcast"),
     (lambda: smooth(GRADIENT, KEY, [0.1, 0.2]), TypeError, "sigma: must have the tree"),
-    (lambda: smooth(GRADIENT, KEY, "a"), TypeError, "sigma: expected an array, got str"),
+    (lambda: smooth(GRADIENT, KEY, "wide"), TypeError, "sigma: expected an array, got str"),
     (lambda: smooth(GRADIENT, KEY, 1j), TypeError, "sigma: has dtype complex128"),
     (lambda: smooth(jnp.sign, KEY, 0.1, argnums=1), ValueError, "argnums: 1 is out of range"),
     (lambda: smooth(lambda x: x > 0, KEY, 0.1), TypeError, "dtype bool; only floats"),
@@ -393,6 +393,7 @@ def test_numbers_of_baselines_differ():
     [
         (relevance(network, rulesets.epsilon_plus_flat()), "Flat, WSquare or ZBox"),
         (relevance(network, baseline=0.0), "a baseline of its own"),
+        (relevance(network, "slope", biases=True), "biases=True"),
         (relevance(lambda x: (network(x), x), has_aux=True), "has_aux=True"),
     ],
 )
