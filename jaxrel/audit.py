@@ -22,9 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .apart import carries_parts
 from .api import Explanation, Rules, default_rules, explain
 from .arguments import Arguments
 from .assign import Assignment
+from .errors import RuleError
 from .execute import evaluate
 from .plan.steps import Plan, Step
 from .ruleset import RuleSet, describe
@@ -162,6 +164,7 @@ def audit(
 
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`jaxrel.relevance`.
+      RuleError: rules that carry positive and negative differences apart.
     """
     rule_set = preset(default_rules(rules, baseline))
 
@@ -169,6 +172,11 @@ def audit(
     def audited(*args: Any, **kwargs: Any) -> Audit:
         call = Arguments(fun, args, kwargs, argnums)
         made = explain(call, rule_set, has_aux, baseline)
+        if carries_parts(made.chosen):
+            raise RuleError(
+                "audit: RevealCancel carries two parts of every difference; there are no books of "
+                "those. Audit deeplift_rescale."
+            )
         labels = tuple(_labels(made.plan, made.chosen, rule_set))
         books = functools.partial(_books, made)
         references = made.baseline

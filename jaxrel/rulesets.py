@@ -31,6 +31,7 @@ from .rules import (
     Normalized,
     Repeat,
     Rescale,
+    RevealCancel,
     RuleFunction,
     Second,
     WSquare,
@@ -49,6 +50,7 @@ __all__ = [
     "deconvnet",
     "deep_taylor",
     "deeplift_rescale",
+    "deeplift_reveal_cancel",
     "epsilon",
     "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
@@ -248,6 +250,15 @@ def deeplift_rescale() -> RuleSet:
     return compare_to_baseline(CrossMax())
 
 
+def deeplift_reveal_cancel() -> RuleSet:
+    """DeepLIFT with the RevealCancel rule: positive and negative differences are carried apart.
+
+    With ``relevance(..., baseline=x0)``; everything but nonlinearities as
+    :func:`deeplift_rescale`.
+    """
+    return dataclasses.replace(deeplift_rescale(), nonlinearity=RevealCancel())
+
+
 def _proportional(matmul: RuleFunction, stabilizer: Eps) -> RuleSet:
     """Average pools and residual sums by what each part contributes, as Zennit has them."""
     norm = Norm(stabilizer)
@@ -269,6 +280,7 @@ _PRESETS: dict[str, Callable[..., RuleSet]] = {
         deconvnet,
         deep_taylor,
         deeplift_rescale,
+        deeplift_reveal_cancel,
         epsilon,
         epsilon_alpha2_beta1,
         epsilon_alpha2_beta1_flat,

@@ -25,6 +25,7 @@ from .nonlinearity import GuidedRelu as GuidedRelu
 from .nonlinearity import Ignore as Ignore
 from .nonlinearity import Repeat as Repeat
 from .nonlinearity import Rescale as Rescale
+from .nonlinearity import RevealCancel as RevealCancel
 from .nonlinearity import Slope as Slope
 from .parts import AlphaBeta as AlphaBeta
 from .parts import Gamma as Gamma

@@ -53,6 +53,50 @@ class Rescale(Slope):
 
 
 @rule("nonlinearity")
+class RevealCancel(Rule):
+    """DeepLIFT's second rule: positive and negative differences each have their own effect.
+
+    With p and n the parts of x - x0 (:mod:`jaxrel.apart`),
+
+        dy+ = (f(x0 + p) - f(x0)) / 2 + (f(x0 + p + n) - f(x0 + n)) / 2,      m_p = m+ dy+ / p
+
+    and dy- alike with p and n exchanged: the mean of the effects that a part has alone and beside
+    the other (Shrikumar et al. 2017, section 3.5.3). Where one part is 0 it is :class:`Rescale`.
+    """
+
+    baseline = frozenset({True})
+    carries_parts = True
+
+    def parts(self, view: View, p: jax.Array, n: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The two parts of the output's difference, dy+ and dy-."""
+        start, up, down, both = _corners(view, p, n)
+        return (up - start + both - down) / 2, (down - start + both - up) / 2
+
+    def multipliers(
+        self, view: View, p: jax.Array, n: jax.Array, up: jax.Array, down: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Multipliers of p and n, from those of dy+ and dy-."""
+        assert view.baseline is not None
+        (x0,), f = view.baseline.inputs, view.function
+        slope = homogeneous_secant if view.homogeneous else secant
+        start, high, low, both = _corners(view, p, n)
+        alone = slope(f, x0 + p, x0, high, start), slope(f, x0 + n, x0, low, start)
+        beside = slope(f, x0 + p + n, x0 + n, both, low), slope(f, x0 + p + n, x0 + p, both, high)
+        return up * (alone[0] + beside[0]) / 2, down * (alone[1] + beside[1]) / 2
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`; of a difference that is seen whole."""
+        return Rescale()(view, m)
+
+
+def _corners(view: View, p: jax.Array, n: jax.Array) -> tuple[jax.Array, ...]:
+    """The function f at x0, x0 + p, x0 + n and x0 + p + n."""
+    assert view.baseline is not None
+    (x0,), f = view.baseline.inputs, view.function
+    return view.baseline.output, f(x0 + p), f(x0 + n), f(x0 + p + n)
+
+
+@rule("nonlinearity")
 class Ignore(Rule):
     """m_x = m: the nonlinearity is passed as if it were the identity (straight through)."""
 
