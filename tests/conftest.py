@@ -2,19 +2,26 @@
 
 - `JAX_PLATFORMS=cpu` unless the caller names another platform: the tests are about mathematics.
 - Eight virtual CPU devices, so that sharding is tested on a machine with one.
-- LLVM does not optimise: most of the time goes into compiling programs that run once.
+- LLVM does not optimise: most of the time goes into compiling programs that run once. An older XLA
+  emits loops directly instead of by MLIR, in half the time (newer ones do not have the option).
 - 64-bit types, because the oracle is float64. A test of the types that users have by default
   asks for the fixture `default_precision`.
+
+`--full` runs every combination of rules, models and dtypes; without it those marked `full` by
+`tests.covering` are left out.
 """
 
 import os
 from collections.abc import Iterator
+from importlib import metadata
 
 _DEVICES = "--xla_force_host_platform_device_count"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
     flags = (os.environ.get("XLA_FLAGS", ""), f"{_DEVICES}=8", "--xla_backend_optimization_level=0")
+    if metadata.version("jaxlib") < "0.11":
+        flags += ("--xla_cpu_use_fusion_emitters=false",)
     os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
 
 import jax  # noqa: E402  (the lines above must come first)
@@ -22,6 +29,18 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="every combination of rules and models")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker("full")]
 
 
 @pytest.fixture

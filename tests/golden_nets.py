@@ -23,8 +23,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax import lax
+
+from tests import covering
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -125,10 +126,23 @@ def in_layout(x: np.ndarray, framework: str) -> np.ndarray:
 
 
 def parameters(system: str, in_linen: Callable[[Case], bool], part: str = "cases") -> list[Any]:
-    """Cases and frameworks for `pytest.mark.parametrize("case, framework", ...)`."""
-    pairs = [(case, "lax") for case in cases(system, part)]
-    pairs += [(case, "linen") for case in cases(system, part) if in_linen(case)]
-    return [pytest.param(*pair, id=f"{pair[0].id}-{pair[1]}") for pair in pairs]
+    """Cases and frameworks for `pytest.mark.parametrize("case, framework", ...)`.
+
+    Without `--full`, a network with many cases has every other one of them, and in linen one of
+    four; its neighbours have those that it has not.
+    """
+    nets: dict[str, list[Case]] = {}
+    for case in sorted(cases(system, part), key=lambda case: case.id):
+        nets.setdefault(case.net, []).append(case)
+    made = []
+    for shift, own in enumerate(nets.values()):
+        few = ("lax", own, 2 if len(own) > 20 else 1)
+        fewer = ("linen", [case for case in own if in_linen(case)], 4)
+        for framework, some, step in (few, fewer):
+            for index, case in enumerate(some):
+                full, name = (index + shift) % step > 0, f"{case.id}-{framework}"
+                made.append(covering.case(case, framework, full=full, id=name))
+    return made
 
 
 def _body(net: str) -> Callable[[Any, Any], jax.Array]:

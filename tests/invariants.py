@@ -14,7 +14,10 @@ import numpy as np
 
 def optimized(fun: Callable) -> Callable:
     """`jax.jit` with the optimisations that users get, and this test run does without."""
-    return jax.jit(fun, compiler_options={"xla_backend_optimization_level": 3})
+    options: dict[str, Any] = {"xla_backend_optimization_level": 3}
+    if jax.__version_info__ < (0, 11):
+        options["xla_cpu_use_fusion_emitters"] = True
+    return jax.jit(fun, compiler_options=options)
 
 
 def largest(tree: Any) -> float:

@@ -13,19 +13,22 @@ import pytest
 from jax import lax
 
 import jaxrel
-from jaxrel import RuleSet, rules
+from jaxrel import RuleSet, rules, rulesets
+from tests.covering import covering
 from tests.invariants import assert_same_type, is_finite
 from tests.models import NAMES, build
 
 COMMON = ("slope", "lrp", "epsilon", "deconvnet", "guided_backprop")
 OTHERS = (
     "epsilon_plus_flat",
+    "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
     "excitation_backprop",
     "deep_taylor",
     "attn_lrp",
     "cp_lrp",
 )
+BOX = {"epsilon_gamma_box": rulesets.epsilon_gamma_box(-3.0, 3.0)}
 
 MAXIMA = {
     "radial": rules.Radial(),
@@ -73,9 +76,12 @@ def _check(fun: Callable, params: Any, x: Any, rule_sets: Mapping[str, RuleSet |
             assert is_finite(result), (kind, key)
 
 
-def _check_model(name: str, dtype: Any, presets: Sequence[str]) -> None:
+def _check_model(
+    name: str, dtype: Any, presets: Sequence[str], others: Mapping[str, RuleSet] | None = None
+) -> None:
     model = build(name, dtype=dtype)
-    _check(model.fun, model.params, model.x, {preset: preset for preset in presets})
+    rule_sets = {preset: preset for preset in presets} | dict(others or {})
+    _check(model.fun, model.params, model.x, rule_sets)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,16 +89,20 @@ def test_float32(name: str) -> None:
     _check_model(name, jnp.float32, COMMON)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize(("name", "dtype"), covering(SHORT, [jnp.float16, jnp.bfloat16]))
 def test_16_bits(name: str, dtype) -> None:
     _check_model(name, dtype, COMMON)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("name", ["cnn", "resnet_basic", "lax_plain", "lax_attention"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    covering(
+        ["cnn", "resnet_basic", "lax_plain", "lax_attention"],
+        [jnp.float16, jnp.float32, jnp.bfloat16],
+    ),
+)
 def test_other_presets(name: str, dtype) -> None:
-    _check_model(name, dtype, OTHERS)
+    _check_model(name, dtype, OTHERS, BOX)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])

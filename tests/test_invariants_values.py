@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxrel
+from tests.covering import covering
 from tests.invariants import assert_same_bits, assert_same_type, optimized
 from tests.models import NAMES, build
 
@@ -21,8 +22,9 @@ def _value(name: str) -> np.ndarray:
     return np.asarray(optimized(model.fun)(model.params, model.x))
 
 
-@pytest.mark.parametrize("rules", ["slope", "lrp", "deconvnet", "epsilon_plus"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "rules"), covering(NAMES, ["slope", "lrp", "deconvnet", "epsilon_plus"])
+)
 def test_values_are_unchanged_bit_for_bit(name: str, rules: str) -> None:
     model = build(name)
     rewritten = optimized(jaxrel.rewrite(model.fun, rules, argnums=1))

@@ -18,6 +18,7 @@ from jax import lax
 import jaxrel
 from jaxrel import rules
 from tests import oracle
+from tests.covering import covering
 from tests.oracle import Affine, Attention, Elementwise, Linear, Maximum, Norm, Residual
 
 
@@ -356,14 +357,13 @@ def test_maximum_of_two_live_values(rule, pair):
     close(np.array(got), -a.max() * shares(a))
 
 
-@pytest.mark.parametrize("beta", [1e-3, 2.0, 40.0, 1e3])
-@pytest.mark.parametrize("case", VALUES)
-def test_soft_maximum(case, beta):
-    a, rule = np.array(VALUES[case]), rules.SoftmaxLimit(beta)
+@pytest.mark.parametrize("beta", [2.0, 1e3])
+def test_soft_maximum(beta):
+    a, rule = np.array(VALUES["mixed"]), rules.SoftmaxLimit(beta)
     close(relevance(jnp.max, a, maximum=rule), oracle.soft_maximum(a, beta))
 
 
-BETAS = np.array([0.0, 1e-3, 2.0, 1e3, 1e30, 1e307, 1e308, np.inf])
+BETAS = np.array([0.0, 1e-3, 2.0, 40.0, 1e3, 1e30, 1e307, 1e308, np.inf])
 
 
 @jax.jit
@@ -381,9 +381,9 @@ def test_traced_beta_may_be_infinite_or_overflow(case):
     a = np.array(VALUES[case])
     got = by_betas(BETAS, a)
     close(got[0], a / a.size)
-    for beta, row in zip(BETAS[1:4], got[1:4], strict=True):
+    for beta, row in zip(BETAS[1:5], got[1:5], strict=True):
         close(row, oracle.soft_maximum(a, beta))
-    for row in got[4:]:
+    for row in got[5:]:
         close(row, a.max() * oracle.softmax_limit(a))
 
 
@@ -822,8 +822,9 @@ CROSSING = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("by_kind", CROSSING)
+@pytest.mark.parametrize(
+    ("by_kind", "dtype"), covering(list(CROSSING), ["float16", "float32", "bfloat16"])
+)
 @pytest.mark.usefixtures("default_precision")
 def test_finite_at_zeros_ties_and_saturation(by_kind, dtype):
     """The maximum of pairs behind a nonlinearity, of values that are 0, tied, tiny and huge."""
