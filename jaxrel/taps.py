@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +94,7 @@ def tap_bias(step: Step, rule: Any, values: Sequence[Any], z: jax.Array, probe: 
         to_bias = getattr(rule, "to_bias", None)
         if to_bias is None:  # a plain function
             to_bias = Gradient().to_bias
-        return None, None, m, jnp.sum(to_bias(view, m)).astype(probe.dtype)
+        return None, None, m, jnp.sum(to_bias(view, m).real).astype(probe.dtype)
 
     run.defvjp(lambda *operands: (run_plain(*operands), operands), backward)
     return run(leaves, list(values), z, probe)
@@ -104,6 +104,49 @@ def run_plain(leaves: Any, values: Any, z: jax.Array, probe: Any) -> jax.Array:
     """What a tap computes."""
     del leaves, values, probe
     return z
+
+
+class Taps(Protocol):
+    """What is read off as a plan is executed: an audit's books, or the relevance of constants.
+
+    Attributes:
+      probes: operands whose cotangents are what is read off; empty: nothing is.
+    """
+
+    @property
+    def probes(self) -> Mapping[Any, jax.Array]:
+        """See above."""
+        ...
+
+    def at(self, index: jax.Array) -> Taps:
+        """Those inside one iteration of a loop."""
+        ...
+
+    def inputs(
+        self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any], env: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """Taps the operands of a step, and companions of the live ones."""
+        ...
+
+    def companions(self, step: Step, companions: list[Any]) -> list[Any]:
+        """Taps the companions of a step's results."""
+        ...
+
+    def outputs(
+        self,
+        step: Step,
+        rule: Any,
+        values: Sequence[Any],
+        results: list[Any],
+        twins: Sequence[Any],
+        env: Any,
+    ) -> list[Any]:
+        """Taps the results of a step."""
+        ...
+
+    def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:
+        """Taps the results of a plan."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +168,11 @@ class Tapped:
         inner = {key: p[index] for key, p in self.probes.items() if p.ndim > 1}
         return Tapped({**self.probes, **inner})
 
-    def inputs(self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any]):
+    def inputs(
+        self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any], env: Any
+    ):
         """Taps the live operands of a step, and their companions."""
+        del env
         probe = self.of(step)
         if probe is None:
             return values, companions
@@ -147,15 +193,23 @@ class Tapped:
         values: Sequence[Any],
         results: list[Any],
         twins: Sequence[Any],
+        env: Any,
     ):
         """Taps the results of a step; against a baseline its constants cancel."""
+        del env
         probe = self.of(step)
         if probe is None:
             return results
         compared = any(twin is not None for twin in twins)
-        if not compared and step.kind in ("matmul", "linear", "nonlinearity") and len(results) == 1:
+        single = len(results) == 1 and step.kind in ("matmul", "linear", "nonlinearity", "other")
+        if single and not compared:
             results = [tap_bias(step, rule, values, results[0], probe[BIAS])]
         return [tap(z, probe[IN], z0) for z, z0 in zip(results, twins, strict=True)]
+
+    def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:
+        """Taps the results of a plan: there is nothing to read off."""
+        del plan, env
+        return outputs
 
 
 NO_TAPS = Tapped({})

@@ -84,6 +84,11 @@ WITHOUT_DERIVATIVE = {"polygamma": (0,), "regularized_incomplete_beta": (0, 1), 
 """Operands in which a primitive has no derivative, or none on a line from 0, while it has one in
 others."""
 
+ODD = frozenset(
+    "abs asin asinh atan atanh cbrt erf erf_inv expm1 log1p sin sinh sqrt square tan tanh".split()
+)
+"""Functions of :data:`UNARY` that are 0 at 0."""
+
 LOGICAL = frozenset(
     "eq ne ge gt le lt eq_to le_to lt_to and or not xor is_finite shift_left "
     "shift_right_arithmetic shift_right_logical population_count clz".split()
