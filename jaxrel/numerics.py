@@ -86,7 +86,8 @@ def kept_share(z: jax.Array, eps: Eps) -> jax.Array:
     A z that overflowed counts as the largest number: what comes of it may still be finite (tanh).
     """
     largest = float(jnp.finfo(z.dtype).max)
-    z = jnp.clip(z, -largest, largest)
+    if not jnp.iscomplexobj(z):
+        z = jnp.clip(z, -largest, largest)
     return divide(z, stabilize(z, eps), otherwise=1.0)
 
 

@@ -109,7 +109,7 @@ def test_no_such_preset(transform):
         transform(network, "epsilno")
 
 
-@pytest.mark.parametrize("rules", [r.Epsilon(), RuleSet, jaxrel.rulesets.epsilon, None, {}])
+@pytest.mark.parametrize("rules", [r.Epsilon(), RuleSet, jaxrel.rulesets.epsilon, 0, {}])
 def test_what_is_no_rule_set(rules):
     with pytest.raises(TypeError, match="expected a RuleSet or the name of a preset, got"):
         relevance(network, rules)

@@ -19,6 +19,7 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import layout, sparse
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import ad
 from jax.sharding import PartitionSpec as Spec
 
@@ -171,6 +172,7 @@ CASES: dict[str, Case] = {
     "reshard": Case(_resharded, "linear"),
     "layout_constraint": Case(
         lambda x: layout.with_layout_constraint(x, layout.Layout((1, 0))), "linear"),
+    "xla_metadata_value": Case(lambda x: set_xla_metadata(x, a="b"), "linear"),
     "name": Case(lambda x: checkpoint_name(x, "x"), "linear"),
     "tie": Case(lambda x: bind("tie", C, x), "linear"),
     # 2 sums
