@@ -100,7 +100,7 @@ def relevance(
         out, result = both(*args, **kwargs)
         return (result, out[1]) if has_aux else result
 
-    multipliers = _multipliers(fun, rules, argnums, baseline, has_aux)
+    multipliers = _multipliers(fun, rules, argnums, baseline, biases, has_aux)
     return with_multipliers(relevance_fun, multipliers, argnums)
 
 
@@ -368,6 +368,7 @@ def _multipliers(
     rules: Rules,
     argnums: int | Sequence[int],
     baseline: Any,
+    biases: Any,
     has_aux: bool,
 ) -> Callable[..., Any]:
     """Like ``jax.grad`` of ``fun``, but with the multipliers of the rules."""
@@ -379,6 +380,11 @@ def _multipliers(
                 "multipliers: this relevance compares to a baseline of its own, so it is no "
                 "multiple of x. For the mean over many baselines give jaxrel.expected a function "
                 "of one: lambda x0: jaxrel.relevance(fun, rules, baseline=x0)."
+            )
+        if biases:
+            raise TypeError(
+                f"multipliers: with biases={biases!r} part of the relevance goes to biases, which "
+                "are no multiple of x. Make a relevance without."
             )
         call = Arguments(fun, args, kwargs, argnums)
         made = explain(call, rule_set, has_aux)
