@@ -148,7 +148,8 @@ def _of_plan(
             yield from _of_control(step, sources, chosen, loops)
         elif step.kind in ("nonlinearity", "other") and not _is_zero_at_zero(step):
             aval = step.nodes[-1].eqn.outvars[0].aval
-            found = Constant(step.location, step.operation, None, (), None, (), aval.dtype, loops)
+            dtype = jnp.finfo(aval.dtype).dtype  # relevance is real where values are complex
+            found = Constant(step.location, step.operation, None, (), None, (), dtype, loops)
             yield (id(step), 0), found
         elif step.kind in ("matmul", "linear") and len(step.results) == 1:
             for k, (node, value) in enumerate(_added(step)):
@@ -250,7 +251,7 @@ class Blamed:
             return results
         found, probes = [self.found[key] for key in keys], [self.probes[key] for key in keys]
         given = [env[c.source] for c in found if c.source is not None]
-        return [_blame(step, rule, found, values, given, results[0], probes)]
+        return _blame(step, rule, found, values, given, results, probes)
 
     def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:
         """Blames results of a plan that are constant there and live outside."""
@@ -285,27 +286,29 @@ def _blame(
     found: Sequence[Constant],
     values: Sequence[Any],
     given: Sequence[Any],
-    z: jax.Array,
+    results: list[Any],
     probes: Sequence[jax.Array],
-) -> jax.Array:
-    """The step's result ``z``; the probes get what the rule leaves to its constants.
+) -> list[Any]:
+    """The step's results; the probes get what the rule leaves to its constants.
 
-    That is relevance r in z's shape, for all of them together. Each gets its part of z: with b
-    what the constants make of z, c_i gets c_i b_i'^T (r / b), where b_i' is the map from c_i to z.
+    That is relevance r in the shape of the result z, for all of them together. Each gets its part
+    of z: with b what the constants make of z, c_i gets c_i b_i'^T (r / b), where b_i' is the map
+    from c_i to z.
     """
     leaves, rebuild = hyperparameters(Gradient() if rule is None else rule)
 
     @jax.custom_vjp
-    def run(leaves: Any, values: Any, given: Any, z: jax.Array, probes: Any) -> jax.Array:
+    def run(leaves: Any, values: Any, given: Any, results: list[Any], probes: Any) -> list[Any]:
         del leaves, values, given, probes
-        return z
+        return results
 
-    def backward(kept: Any, m: jax.Array):
-        leaves, values, given, z = kept
+    def backward(kept: Any, m: list[Any]):
+        leaves, values, given, results = kept
         to_bias = getattr(rebuild(leaves), "to_bias", Gradient().to_bias)
-        relevance = to_bias(view_of(step, values, [z]), m)
+        view = view_of(step, values, results)
+        relevance = to_bias(view, m[0] if len(results) == 1 else tuple(m))
         if not given:
-            return None, None, None, m, [jnp.sum(relevance).astype(p.dtype) for p in probes]
+            return None, None, None, m, [jnp.sum(relevance.real).astype(p.dtype) for p in probes]
         # the zeros are operands too: jax cannot transpose pad in its padding value alone
         zeros = [jnp.zeros_like(values[k]) for k in step.live]
         b, pullback = jax.vjp(lambda x, cs: _bias(step, found, values, x, cs), zeros, given)
@@ -313,7 +316,7 @@ def _blame(
         return None, None, None, m, [_worth(c, s) for c, s in zip(given, parts, strict=True)]
 
     run.defvjp(lambda *operands: (operands[3], operands[:4]), backward)
-    return run(leaves, list(values), list(given), z, list(probes))
+    return run(leaves, list(values), list(given), list(results), list(probes))
 
 
 def _worth(c: Any, m: Any) -> Any:

@@ -70,6 +70,11 @@ def divide(a: jax.Array, b: jax.Array, otherwise: jax.Array | float = 0.0) -> ja
     return jnp.where(zero, jnp.asarray(otherwise, a.dtype), a / jnp.where(zero, 1, b))
 
 
+def finite(x: jax.Array) -> jax.Array:
+    """X, and 0 where it is not finite."""
+    return jnp.where(jnp.isfinite(x), x, 0)
+
+
 def difference(x: jax.Array, x0: jax.Array) -> jax.Array:
     """X - x0, and 0 where both are the same infinity (a mask)."""
     return jnp.where(jnp.isinf(x) & (x == x0), 0, x - x0)
@@ -81,7 +86,8 @@ def kept_share(z: jax.Array, eps: Eps) -> jax.Array:
     A z that overflowed counts as the largest number: what comes of it may still be finite (tanh).
     """
     largest = float(jnp.finfo(z.dtype).max)
-    z = jnp.clip(z, -largest, largest)
+    if not jnp.iscomplexobj(z):
+        z = jnp.clip(z, -largest, largest)
     return divide(z, stabilize(z, eps), otherwise=1.0)
 
 

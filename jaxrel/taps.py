@@ -94,7 +94,7 @@ def tap_bias(step: Step, rule: Any, values: Sequence[Any], z: jax.Array, probe: 
         to_bias = getattr(rule, "to_bias", None)
         if to_bias is None:  # a plain function
             to_bias = Gradient().to_bias
-        return None, None, m, jnp.sum(to_bias(view, m)).astype(probe.dtype)
+        return None, None, m, jnp.sum(to_bias(view, m).real).astype(probe.dtype)
 
     run.defvjp(lambda *operands: (run_plain(*operands), operands), backward)
     return run(leaves, list(values), z, probe)
@@ -201,7 +201,8 @@ class Tapped:
         if probe is None:
             return results
         compared = any(twin is not None for twin in twins)
-        if not compared and step.kind in ("matmul", "linear", "nonlinearity") and len(results) == 1:
+        single = len(results) == 1 and step.kind in ("matmul", "linear", "nonlinearity", "other")
+        if single and not compared:
             results = [tap_bias(step, rule, values, results[0], probe[BIAS])]
         return [tap(z, probe[IN], z0) for z, z0 in zip(results, twins, strict=True)]
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.experimental import sparse
-from jax.experimental.xla_metadata import set_xla_metadata
+from jax.experimental import sparse, xla_metadata
 
 from jaxrel import RuleSet, UnsupportedPrimitive, relevance, rulesets
 from jaxrel import rules as r
@@ -242,13 +241,34 @@ CALLS = {
     "linear call": lambda x: jax.custom_derivatives.linear_call(
         lambda r, x: r * x, lambda r, m: r * m, 2.0, x
     ),
-    "metadata": lambda x: set_xla_metadata(jnp.tanh(x) * 2, a="b"),
 }
+if hasattr(xla_metadata, "xla_metadata_call"):
+    CALLS["metadata"] = xla_metadata.xla_metadata_call(a="b")(lambda x: jnp.tanh(x) * 2)
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_calls(name: str) -> None:
     np.testing.assert_allclose(relevance(CALLS[name])(X), CALLS[name](X), rtol=1e-12)
+
+
+@jax.custom_vjp
+def cubed(x):
+    """A function whose forward pass is a call of its own when it is differentiated."""
+    return x**3
+
+
+cubed.defvjp(lambda x: (x**3, x), lambda x, m: (3 * x**2 * m,), optimize_remat=True)
+
+
+def test_the_derivative_of_a_call_that_saves_nothing() -> None:
+    """jax.grad itself cannot differentiate it once more; what is inside can be."""
+
+    def fun(x: jax.Array) -> jax.Array:
+        value, pullback = jax.vjp(cubed, x)
+        return value + pullback(jnp.ones_like(x))[0]
+
+    assert "remat_opt" in str(jax.make_jaxpr(fun)(X))
+    np.testing.assert_allclose(relevance(fun)(X), X**3 + 3 * X**2, rtol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 Each line is a function that uses the primitive on a value that depends on its input, the kind of
 step this must be, and what the function tends to at 0. Checked are: the value, bit for bit; the
-sum of relevance, f(x) - f(0) without a baseline and f(x) - f(x0) with one; that relevance is
-finite; and for what is linear that relevance is x * jax.grad.
+sum of relevance, f(x) - f(0) without a baseline and f(x) - f(x0) with one, and f(0) for biases;
+that relevance is finite; and for what is linear that relevance is x * jax.grad.
 
 The last part walks JAX's own registries: a primitive with a derivative that is neither in a line
 here, nor known to be unfolded, discrete or refused, fails.
@@ -19,6 +19,7 @@ import pytest
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import layout, sparse
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import ad
 from jax.sharding import PartitionSpec as Spec
 
@@ -171,6 +172,7 @@ CASES: dict[str, Case] = {
     "reshard": Case(_resharded, "linear"),
     "layout_constraint": Case(
         lambda x: layout.with_layout_constraint(x, layout.Layout((1, 0))), "linear"),
+    "xla_metadata_value": Case(lambda x: set_xla_metadata(x, a="b"), "linear"),
     "name": Case(lambda x: checkpoint_name(x, "x"), "linear"),
     "tie": Case(lambda x: bind("tie", C, x), "linear"),
     # 2 sums
@@ -314,16 +316,17 @@ def test_primitive(name: str) -> None:
     def explained(x, x0):
         grad = jax.grad(lambda x: case.fun(x).sum())(x) if case.kind == "linear" else x
         against = relevance(case.fun, "compare_to_baseline", baseline=x0)(x)
-        value, alone = value_and_relevance(case.fun, "slope")(x)
-        return value, case.fun(x0), alone, against, grad
+        value, (alone, bias) = value_and_relevance(case.fun, "slope", biases="total")(x)
+        return value, case.fun(x0), alone, bias, against, grad
 
-    value, value0, alone, against, grad = explained(case.x, case.x0)
+    value, value0, alone, bias, against, grad = explained(case.x, case.x0)
     np.testing.assert_array_equal(value, jax.jit(case.fun)(case.x))
     assert is_finite((alone, against))
     scale = float(jnp.abs(value).sum() + jnp.abs(value0).sum())
     assert abs(against.sum() - (value.sum() - value0.sum())) <= case.tolerance * scale
     if case.at0 is not None:
         assert abs(alone.sum() - (value.sum() - case.at0)) <= case.tolerance * scale
+        assert abs(bias - case.at0) <= case.tolerance * scale
     if case.kind == "linear":
         np.testing.assert_allclose(alone, case.x * grad, rtol=1e-12)
         np.testing.assert_allclose(against, (case.x - case.x0) * grad, rtol=1e-10, atol=1e-14)

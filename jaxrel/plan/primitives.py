@@ -80,14 +80,14 @@ ELEMENTWISE = frozenset(
 )
 """Elementwise functions of several operands, none of them linear."""
 
+WITHOUT_DERIVATIVE = {"polygamma": (0,), "regularized_incomplete_beta": (0, 1), "spsolve": (0,)}
+"""Operands in which a primitive has no derivative, or none on a line from 0, while it has one in
+others."""
+
 ODD = frozenset(
     "abs asin asinh atan atanh cbrt erf erf_inv expm1 log1p sin sinh sqrt square tan tanh".split()
 )
 """Functions of :data:`UNARY` that are 0 at 0."""
-
-WITHOUT_DERIVATIVE = {"polygamma": (0,), "regularized_incomplete_beta": (0, 1), "spsolve": (0,)}
-"""Operands in which a primitive has no derivative, or none on a line from 0, while it has one in
-others."""
 
 LOGICAL = frozenset(
     "eq ne ge gt le lt eq_to le_to lt_to and or not xor is_finite shift_left "

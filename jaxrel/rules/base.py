@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from ..numerics import difference
+from ..numerics import difference, finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,18 +261,25 @@ class Rule:
         del homogeneous, variant
         return False
 
-    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
-        """Relevance that goes to the step's additive constants, in the output's shape.
+    def to_bias(self, view: View, m: Any) -> jax.Array:
+        """Relevance that goes to the step's additive constants, in the output's shape or in all.
 
         By default f(0) m: what the plain VJP, and the slope, leave to them. A pole at 0, or a fill
         by infinity, is worth nothing.
         """
         f0 = view.function(*(jnp.zeros_like(x) for x in view.inputs))
-        return m * jnp.where(jnp.isfinite(f0), f0, 0)
+        return total(jax.tree.map(finite, f0), m) if isinstance(f0, tuple) else m * finite(f0)
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
         raise TypeError(f"{type(self).__name__} is abstract")
+
+
+def total(values: Any, m: Any) -> jax.Array:
+    """The relevance of values with these multipliers, in all; integers have none."""
+    pairs = zip(jax.tree.leaves(values), jax.tree.leaves(m), strict=True)
+    parts = (jnp.sum((z * w).real) for z, w in pairs if w.dtype != jax.dtypes.float0)
+    return sum(parts, start=jnp.zeros(()))
 
 
 T = TypeVar("T")

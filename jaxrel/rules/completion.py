@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import difference
+from ..numerics import difference, finite
 
 
 def completed(
@@ -63,8 +63,3 @@ def _difference(x: jax.Array, x0: jax.Array) -> jax.Array:
 def wide(x: jax.Array) -> Any:
     """The dtype to add up in: float32 at least."""
     return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def finite(m: jax.Array) -> jax.Array:
-    """What is not finite as 0."""
-    return jnp.where(jnp.isfinite(m), m, 0)

@@ -33,8 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .base import Rule, System, View, rule
-from .completion import completed, finite, wide
+from ..numerics import finite
+from .base import Rule, System, View, rule, total
+from .completion import completed, wide
 
 
 @rule()
@@ -66,6 +67,14 @@ class PathIntegral(Rule):
             examples = x[0].ndim - 2
             found = completed(found, x, x0, view.output, view.baseline.output, m, examples)
         return found
+
+    def to_bias(self, view: View, m: Any) -> jax.Array:
+        """f(0) m; for decompositions its limit on the line to 0, in all."""
+        if view.system is not None:
+            return jnp.zeros(())
+        if view.variant != "decomposition":
+            return super().to_bias(view, m)
+        return total(view.output, m) - total(view.inputs, self(view, m))
 
 
 def _degree(view: View) -> int:
