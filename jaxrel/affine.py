@@ -44,6 +44,10 @@ class Affine:
         """
         return jax.linear_transpose(lambda x: self.linear(x, weight), like)(s)[0]
 
+    def without_bias(self) -> Affine:
+        """The same with None for the bias."""
+        return dataclasses.replace(self, bias=None)
+
 
 def take_apart(step: Step, values: Sequence[Any]) -> Affine:
     """Takes the matmul ``step`` apart, its operands having these values."""

@@ -25,8 +25,9 @@ from jax import lax
 
 from . import _compat
 from .affine import take_apart
-from .candidates import candidates
+from .candidates import candidates, selection_of
 from .errors import RuleError
+from .exponentials import find_exponentials
 from .plan.steps import Step
 from .rules import Unit, View
 from .ruleset import describe
@@ -75,7 +76,13 @@ class _Differentiated:
     operands: tuple[bool, ...]
 
 
-def apply_rule(step: Step, rule: Any, values: list[Any], companions: list[Any]) -> list[Any]:
+Base = tuple[list[Any], list[Any]]
+"""Values of a step's operands at the baseline, and of its results."""
+
+
+def apply_rule(
+    step: Step, rule: Any, values: list[Any], companions: list[Any], base: Base | None = None
+) -> list[Any]:
     """Runs ``step`` with ``rule`` for its VJP.
 
     Args:
@@ -84,6 +91,7 @@ def apply_rule(step: Step, rule: Any, values: list[Any], companions: list[Any]) 
       values: of its operands.
       companions: of its live operands, for rules that emit to the unit input; see
         :mod:`jaxrel.units`.
+      base: if relevance is against a baseline, the step there.
 
     Returns:
       The step's results.
@@ -92,27 +100,28 @@ def apply_rule(step: Step, rule: Any, values: list[Any], companions: list[Any]) 
     companions = companions if getattr(rule, "emits_unit", False) else []
 
     @jax.custom_vjp
-    def run(leaves: list[Any], values: list[Any], companions: list[Any]) -> list[Any]:
-        del leaves, companions
+    def run(leaves: list[Any], values: list[Any], companions: list[Any], base: Base | None):
+        del leaves, companions, base
         return run_nodes(step, values)
 
-    def forward(leaves: list[Any], values: list[Any], companions: list[Any]):
+    def forward(leaves: list[Any], values: list[Any], companions: list[Any], base: Base | None):
         del companions
         asked = _Differentiated(tuple(v.perturbed for v in values))
         leaves, values = [v.value for v in leaves], [v.value for v in values]
+        base = jax.tree.map(lambda v: v.value, base, is_leaf=lambda v: hasattr(v, "perturbed"))
         results = run_nodes(step, values)  # never run(): see the module's docstring
-        return results, (leaves, values, results, asked)
+        return results, (leaves, values, results, base, asked)
 
     def backward(residuals: Any, m: list[Any]):
-        leaves, values, results, asked = residuals
+        leaves, values, results, base, asked = residuals
         m = [_compat.instantiate(part) for part in m]
         with scope(step):
-            sent, units = _apply(step, rebuild(leaves), values, results, m)
+            sent, units = _apply(step, rebuild(leaves), values, results, m, base)
             sent.update(_plain(step, values, m, asked))
-        return None, [sent.get(k) for k in range(len(values))], units[: len(companions)]
+        return None, [sent.get(k) for k in range(len(values))], units[: len(companions)], None
 
     run.defvjp(forward, backward, symbolic_zeros=True)
-    return run(leaves, values, companions)
+    return run(leaves, values, companions, base)
 
 
 def hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
@@ -133,8 +142,22 @@ def hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any
     return [leaves[k] for k in arrays], rebuild
 
 
-def view_of(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
-    """What a rule sees of ``step`` at these values of its operands and results."""
+def view_of(
+    step: Step, values: Sequence[Any], results: Sequence[Any], base: Base | None = None
+) -> View:
+    """What a rule sees of ``step`` at these values of its operands and results.
+
+    With a baseline, what is linear is seen as a map of differences, which has no bias: so every
+    rule for such steps is one for differences as it stands. All others see both points.
+    """
+    view = _view(step, values, results)
+    if base is None:
+        return view
+    view = dataclasses.replace(view, baseline=_view(step, *base))
+    return view.of_differences() if step.kind in ("matmul", "linear", "sum") else view
+
+
+def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
     single = len(results) == 1
 
     def function(*live: Any) -> Any:
@@ -146,6 +169,7 @@ def view_of(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
 
     eqn = step.nodes[-1].eqn
     is_matmul = step.kind == "matmul"
+    is_sorted = step.variant == "selection" and step.live == (0,)
     is_maximum = step.kind == "maximum" and step.variant != "selection"
     return View(
         function=function,
@@ -156,15 +180,19 @@ def view_of(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         variant=step.variant,
         factor=None if step.linear_read is None else lambda: _factor(step, values),
         nonneg=step.nonneg,
+        homogeneous=step.homogeneous,
+        selection=selection_of(eqn) if is_sorted else None,
+        quotient=step.nodes[-1].name == "div",
+        exponentials=(lambda: find_exponentials(step, values)) if step.kind == "softmax" else None,
         affine=functools.cache(lambda: take_apart(step, values)) if is_matmul else None,
     )
 
 
 def _apply(
-    step: Step, rule: Any, values: Sequence, results: Sequence, m: list
+    step: Step, rule: Any, values: Sequence, results: Sequence, m: list, base: Base | None
 ) -> tuple[dict[int, Any], list[Any]]:
     """What ``rule`` sends to each live operand, by position, and to their companions; checked."""
-    view = view_of(step, values, results)
+    view = view_of(step, values, results, base)
     sent = rule(view, m[0] if len(results) == 1 else tuple(m))
     sent = sent if isinstance(sent, tuple | list) else (sent,)
     units = [part.relevance for part in sent if isinstance(part, Unit)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import UnsupportedPrimitive, UnusedMatchWarning, warn
+from .errors import RuleError, UnsupportedPrimitive, UnusedMatchWarning, warn
 from .matching import specificity
 from .plan.primitives import OPAQUE
 from .plan.steps import Plan, Step
@@ -19,8 +19,13 @@ Assignment = dict[int, RuleFunction | None]
 """Rule by ``id`` of the step; None: the plain VJP."""
 
 
-def assign(plan: Plan, rules: RuleSet) -> Assignment:
+def assign(plan: Plan, rules: RuleSet, compared: bool = False) -> Assignment:
     """Chooses the rule of every step of ``plan``, nested plans included.
+
+    Args:
+      plan: the plan.
+      rules: the rule set.
+      compared: whether relevance is against a baseline.
 
     Returns:
       Rules by ``id(step)``; None where the rule is the plain VJP on its step, so that the step can
@@ -29,33 +34,44 @@ def assign(plan: Plan, rules: RuleSet) -> Assignment:
 
     Raises:
       UnsupportedPrimitive: a live step has no rule.
+      RuleError: a rule has no formula with a baseline, or none without.
     """
     chosen: Assignment = {}
     used: set[int | None] = set()
-    _choose(plan, rules, chosen, used)
+    _choose(plan, rules, compared, chosen, used)
     _warn_of_unused(plan, rules, used)
     return chosen
 
 
-def _choose(plan: Plan, rules: RuleSet, chosen: Assignment, used: set[int | None]) -> None:
+def _choose(
+    plan: Plan, rules: RuleSet, compared: bool, chosen: Assignment, used: set[int | None]
+) -> None:
     for step in plan.steps:
         if step.kind == "constant":
             continue
         rule, override = rules.choose(step)
         if step.kind == "control" and override is None:
             for body in step.bodies:
-                _choose(body, rules, chosen, used)
+                _choose(body, rules, compared, chosen, used)
             continue
         used.add(override)
         if rule is None:
             raise _unsupported(step)
-        chosen[id(step)] = None if is_gradient(rule, step) else rule
+        if compared not in getattr(rule, "baseline", (True, False)):
+            raise _unsuited(rule, step, compared)
+        chosen[id(step)] = None if is_gradient(rule, step, compared) else rule
 
 
-def is_gradient(rule: Any, step: Step) -> bool:
-    """Tells whether ``rule`` is the plain VJP on ``step``."""
+def is_gradient(rule: Any, step: Step, compared: bool = False) -> bool:
+    """Tells whether ``rule`` is the plain VJP on ``step``.
+
+    With a baseline what is homogeneous, or hands on every value whole, is no special case.
+    """
     ask = getattr(rule, "is_gradient", None)
-    return ask is not None and ask(step.homogeneous, step.variant)
+    if ask is None:
+        return False
+    selects = step.variant == "selection"
+    return ask(step.homogeneous and not compared, "" if compared and selects else step.variant)
 
 
 def is_plain(plan: Plan, chosen: Assignment) -> bool:
@@ -66,6 +82,18 @@ def is_plain(plan: Plan, chosen: Assignment) -> bool:
         if id(step) not in chosen and not all(is_plain(body, chosen) for body in step.bodies):
             return False
     return True
+
+
+def _unsuited(rule: Any, step: Step, compared: bool) -> RuleError:
+    alone, way_out = (
+        ("with", "Choose another rule for it, or leave the baseline out.")
+        if compared
+        else ("without", "Give relevance(..., baseline=...).")
+    )
+    return RuleError(
+        f"{describe(rule)} has no formula {alone} a baseline; it is the rule of a {step.kind} step "
+        f"({step.operation}, {step.location or 'no layer'}). {way_out}"
+    )
 
 
 def _unsupported(step: Step) -> UnsupportedPrimitive:

@@ -22,9 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .api import Rules, explain
+from .api import Explanation, Rules, default_rules, explain
 from .arguments import Arguments
 from .assign import Assignment
+from .execute import evaluate
 from .plan.steps import Plan, Step
 from .ruleset import RuleSet, describe
 from .rulesets import preset
@@ -144,15 +145,17 @@ def _numbers(account: Account) -> list[str]:
 
 def audit(
     fun: Callable[..., Any],
-    rules: Rules = "slope",
+    rules: Rules = None,
     argnums: int | Sequence[int] = 0,
     *,
+    baseline: Any = None,
     has_aux: bool = False,
 ) -> Callable[..., Audit]:
     """Returns a function that keeps the books of an explanation.
 
     Args:
-      fun, rules, argnums, has_aux: as for :func:`jaxrel.relevance`.
+      fun, rules, argnums, baseline, has_aux: as for :func:`jaxrel.relevance`. Against a baseline
+        the books are about f(x) - f(x0), and no constant has a part in it.
 
     Returns:
       A function with the signature of ``fun`` that returns an :class:`Audit`; it can be jitted.
@@ -160,26 +163,36 @@ def audit(
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`jaxrel.relevance`.
     """
-    rule_set = preset(rules)
+    rule_set = preset(default_rules(rules, baseline))
 
     @functools.wraps(fun)
     def audited(*args: Any, **kwargs: Any) -> Audit:
         call = Arguments(fun, args, kwargs, argnums)
-        made = explain(call, rule_set, has_aux)
-        probes = zeros(made.plan, made.chosen)
+        made = explain(call, rule_set, has_aux, baseline)
         labels = tuple(_labels(made.plan, made.chosen, rule_set))
-
-        def run(leaves: list[Any], companions: Any, probes: Any) -> Any:
-            return made.value(leaves, companions, Tapped(probes))[0]
-
-        value, pullback = jax.vjp(run, call.leaves, made.companions, probes)
-        m, units, amounts = pullback(jnp.ones_like(value))
-        relevances = made.combine(m, units)
-        explained = sum(jnp.sum(r) for r in relevances)
-        rows = tuple(amounts[key] for key in _order(made.plan, made.chosen))
-        return Audit(jnp.sum(value), jnp.asarray(explained), rows, labels)
+        books = functools.partial(_books, made)
+        references = made.baseline
+        found = books(None) if references is None else references.mean(books)
+        value, explained, amounts = found
+        return Audit(value, explained, amounts, labels)
 
     return audited
+
+
+def _books(made: Explanation, twins: list[Any] | None):
+    """Value, explained relevance, and the amounts of every step."""
+    probes = zeros(made.plan, made.chosen)
+
+    def run(leaves: list[Any], companions: Any, probes: Any) -> Any:
+        return made.value(leaves, companions, twins, Tapped(probes))[0]
+
+    value, pullback = jax.vjp(run, made.call.leaves, made.companions, probes)
+    m, units, amounts = pullback(jnp.ones_like(value))
+    explained = sum(jnp.sum(r) for r in made.combine(m, units, twins))
+    if twins is not None:
+        value = value - evaluate(made.plan, {}, twins)[0]
+    rows = tuple(amounts[key] for key in _order(made.plan, made.chosen))
+    return jnp.sum(value), jnp.asarray(explained), rows
 
 
 def _steps(plan: Plan, chosen: Assignment):

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .rules.base import Selection
+
 
 def candidates(name: str, params: dict[str, Any]) -> Callable[..., jax.Array]:
     """Returns the map from the operands of a maximum to the stack of its candidates.
@@ -32,6 +34,16 @@ def candidates(name: str, params: dict[str, Any]) -> Callable[..., jax.Array]:
         axis, reverse = params["axis"], params["reverse"]
         return lambda a: _running(a, axis, reverse, fill)
     return lambda a: _windows(a, params, fill)
+
+
+def selection_of(eqn: Any) -> Selection | None:
+    """How a ``sort`` or ``top_k`` orders; None for others, which are approximate."""
+    rank = eqn.invars[0].aval.ndim
+    if eqn.primitive.name == "sort":
+        return Selection(eqn.params["dimension"] % rank, descending=False)
+    if eqn.primitive.name == "top_k":
+        return Selection(eqn.params.get("axis", -1) % rank, descending=True)
+    return None
 
 
 def _leading(a: jax.Array, axes: tuple[int, ...]) -> jax.Array:

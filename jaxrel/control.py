@@ -3,6 +3,8 @@
 Parameters of ``scan``, ``cond`` and the rest change between jax versions, so equations are never
 bound again with other parameters. Where no step inside has a rule of its own, the equation runs as
 it was: that keeps a user's custom derivative, and traces nothing twice.
+
+With a baseline, loops carry the twins of what varies beside it, and branches return them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,11 @@ from jax import lax
 from . import _compat
 from .assign import Assignment, is_plain
 from .plan.steps import Plan, Step
+from .plan.varying import cond_varying, scan_varying, varying
+from .switches import settle
+
+Both = tuple[Sequence[Any], Sequence[Any]]
+"""Results and their twins at the baseline, None for those that are the same there."""
 
 
 class RunBody(Protocol):
@@ -28,83 +35,161 @@ class RunBody(Protocol):
 
     tapped: bool
 
-    def __call__(self, plan: Plan, arguments: Sequence[Any], index: Any = None) -> list[Any]:
+    def __call__(
+        self, plan: Plan, arguments: Sequence[Any], twins: Sequence[Any], index: Any = None
+    ) -> Both:
         """Runs ``plan``; ``index`` counts the iterations of a loop, for audits."""
         ...
 
 
-def _unless_plain(rebuild: Callable[[Step, list[Any], RunBody], Sequence[Any]], is_call=False):
-    def run(step: Step, chosen: Assignment, values: list[Any], run_body: RunBody) -> Sequence[Any]:
+Rebuild = Callable[[Step, list[Any], list[Any], RunBody], Both]
+
+
+def _unless_plain(rebuild: Rebuild, is_call: bool = False):
+    def run(
+        step: Step, chosen: Assignment, values: list[Any], twins: list[Any], run_body: RunBody
+    ) -> Both:
         plain = all(is_plain(body, chosen) for body in step.bodies)
+        plain = plain and not (step.variant == "cond" and twins[0] is not None)
         if plain and (is_call or not run_body.tapped):
-            return _compat.bind(step.nodes[0].eqn, values)
-        return rebuild(step, values, run_body)
+            eqn = step.nodes[0].eqn
+            none = all(twin is None for twin in twins)
+            made = [None] * len(step.results) if none else _compat.bind(eqn, _fill(values, twins))
+            return _compat.bind(eqn, values), made
+        return rebuild(step, values, twins, run_body)
 
     return run
 
 
-def _scan(step: Step, values: list[Any], run_body: RunBody) -> Sequence[Any]:
+def _fill(values: Sequence[Any], twins: Sequence[Any]) -> list[Any]:
+    return [v if twin is None else twin for v, twin in zip(values, twins, strict=True)]
+
+
+def _chosen(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
+    return [value for value, flag in zip(values, flags, strict=True) if flag]
+
+
+def _spread(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
+    """The opposite of :func:`_chosen`: None where a flag is not set."""
+    rest = iter(values)
+    return [next(rest) if flag else None for flag in flags]
+
+
+def _flags(twins: Sequence[Any]) -> list[bool]:
+    return [twin is not None for twin in twins]
+
+
+def _scan(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
     params = step.nodes[0].eqn.params
     constants, carries = _compat.scan_arity(params)
-    before = values[:constants]
-    carry, xs = values[constants : constants + carries], values[constants + carries :]
+    ends = constants + carries
+    varies = scan_varying(step, _flags(twins))
+    carried, stacked = varies[:carries], varies[carries:]
+    over = _flags(twins[ends:])
 
-    def body(carry: list[Any], x: tuple[list[Any], Any]):
-        out = run_body(step.bodies[0], [*before, *carry, *x[0]], x[1])
-        return out[:carries], out[carries:]
+    def body(carry: tuple[list[Any], list[Any]], x: tuple[list[Any], list[Any], Any]):
+        arguments = [*values[:constants], *carry[0], *x[0]]
+        inner = [*twins[:constants], *_spread(carry[1], carried), *_spread(x[1], over)]
+        out, made = run_body(step.bodies[0], arguments, inner, x[2])
+        made = _fill(out, made)
+        carry = list(out[:carries]), _chosen(made[:carries], carried)
+        return carry, (out[carries:], _chosen(made[carries:], stacked))
 
+    start = list(values[constants:ends]), _chosen(_fill(values, twins)[constants:ends], carried)
     count = jnp.arange(params["length"]) if run_body.tapped else None
     carry, ys = lax.scan(
         body,
-        list(carry),
-        (list(xs), count),
+        jax.tree.map(jnp.asarray, start),
+        (values[ends:], _chosen(twins[ends:], over), count),
         length=params["length"],
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
-    return [*carry, *ys]
+    return [*carry[0], *ys[0]], _spread([*carry[1], *ys[1]], varies)
 
 
-def _cond(step: Step, values: list[Any], run_body: RunBody) -> Sequence[Any]:
+def _cond(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
     index, *operands = values
-    branches = [lambda *args, body=body: run_body(body, args) for body in step.bodies]
-    return lax.switch(index, branches, *operands)
+    there, *inner = twins
+    varies = cond_varying(step, _flags(twins))
+
+    def branch(body: Plan) -> Callable[..., tuple[list[Any], list[Any]]]:
+        def run(operands: list[Any], given: list[Any]):
+            out, made = run_body(body, operands, _spread(given, _flags(inner)))
+            return list(out), _chosen(_fill(out, made), varies)
+
+        return run
+
+    given = _chosen(inner, _flags(inner))
+    out, made = lax.switch(index, [branch(body) for body in step.bodies], operands, given)
+    made = _spread(made, varies)
+    if there is None:
+        return out, made
+    plain = [lambda *args, body=body: _compat.run_jaxpr(body.jaxpr, args) for body in step.bodies]
+    other = lax.switch(there, plain, *_fill(operands, inner))
+    jumps = [a - b if _is_float(a) else None for a, b in zip(made, other, strict=True)]
+    live = [(values[k], _fill(values, twins)[k]) for k in step.live if k > 0]
+    return settle(out, live, jumps), other
 
 
-def _remat(step: Step, values: list[Any], run_body: RunBody) -> Sequence[Any]:
+def _is_float(value: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jnp.inexact)
+
+
+def _remat(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
     params = step.nodes[0].eqn.params
-    checkpointed = jax.checkpoint(
-        lambda *args: run_body(step.bodies[0], args),
-        prevent_cse=params["prevent_cse"],
-        policy=params["policy"],
-    )
-    return checkpointed(*values)
+
+    def run(values: list[Any], given: list[Any]):
+        return _call(step, values, _spread(given, _flags(twins)), run_body)
+
+    checkpointed = jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])
+    return checkpointed(values, _chosen(twins, _flags(twins)))
 
 
-def _call(step: Step, values: list[Any], run_body: RunBody) -> Sequence[Any]:
-    return run_body(step.bodies[0], values)
+def _call(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
+    return run_body(step.bodies[0], values, twins)
 
 
-def _jit(step: Step, values: list[Any], run_body: RunBody) -> Sequence[Any]:
+def _jit(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
     """Only calls with explicit shardings come here; others are unfolded by the plan."""
     params = step.nodes[0].eqn.params
-    shardings = [
-        tuple(None if _compat.is_unspecified(s) else s for s in params[name])
-        for name in ("in_shardings", "out_shardings")
-    ]
+    given, made = _flags(twins), _made(step, twins)
+
+    def run(values: list[Any], given_twins: list[Any]):
+        out, all_made = run_body(step.bodies[0], values, _spread(given_twins, given))
+        return list(out), _chosen(_fill(out, all_made), made)
+
+    def shardings(name: str, flags: Sequence[bool]):
+        whole = [None if _compat.is_unspecified(s) else s for s in params[name]]
+        return whole, _chosen(whole, flags)
+
     jitted = jax.jit(
-        lambda *args: tuple(run_body(step.bodies[0], args)),
-        in_shardings=shardings[0],
-        out_shardings=shardings[1],
+        run,
+        in_shardings=shardings("in_shardings", given),
+        out_shardings=shardings("out_shardings", made),
     )
-    return jitted(*values)
+    out, chosen = jitted(values, _chosen(twins, given))
+    return out, _spread(chosen, made)
 
 
-def _shard_map(step: Step, values: list[Any], run_body: RunBody) -> Sequence[Any]:
+def _made(step: Step, twins: Sequence[Any]) -> list[bool]:
+    """Which results of a call vary."""
+    return varying(step.bodies[0], _flags(twins))
+
+
+def _shard_map(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
+    given, made = _flags(twins), _made(step, twins)
+    count = len(values)
+
     def body(*args: Any) -> tuple[Any, ...]:
-        return tuple(run_body(step.bodies[0], args))
+        out, all_made = run_body(step.bodies[0], args[:count], _spread(args[count:], given))
+        return (*out, *_chosen(_fill(out, all_made), made))
 
-    return _compat.shard_map(body, step.nodes[0].eqn.params)(*values)
+    params = dict(step.nodes[0].eqn.params)
+    for name, flags in (("in_specs", given), ("out_specs", made)):
+        params[name] = (*params[name], *_chosen(params[name], flags))
+    out = _compat.shard_map(body, params)(*values, *_chosen(twins, given))
+    return out[: len(made)], _spread(out[len(made) :], made)
 
 
 CONTROL_FLOW = {

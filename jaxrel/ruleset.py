@@ -37,6 +37,8 @@ class RuleSet:
       fold: whether the constant affine operations that follow a matmul (running-average BatchNorm,
         scales) belong to it. False: it takes one bias add, and they are ``linear`` steps of their
         own, of the variant ``affine``.
+      parts: whether normalizations, and softmaxes whose denominator has a constant, are taken apart
+        into quotients, products and nonlinearities, each by its own rule.
       optional: how many of the first overrides may match nothing without a warning: a preset's own.
 
     Raises:
@@ -55,6 +57,7 @@ class RuleSet:
     other: RuleFunction | None = None
     overrides: tuple[tuple[Match, RuleFunction], ...] = ()
     fold: bool = True
+    parts: bool = False
     optional: int = 0
 
     def __post_init__(self):
@@ -110,7 +113,7 @@ class RuleSet:
         return "\n".join(f"{name:<{width}}  {describe(rule)}" for name, rule in rows)
 
 
-_ROWS = tuple(field.name for field in dataclasses.fields(RuleSet))[:-3]
+_ROWS = tuple(field.name for field in dataclasses.fields(RuleSet))[:-4]
 
 
 def describe(rule: RuleFunction | None) -> str:
@@ -148,7 +151,13 @@ def _flatten(rules: RuleSet) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     matches = tuple(match for match, _ in rules.overrides)
     parts = [_split(rule) for rule in (*rows, *plain)]
     functions = tuple(function for _, function in parts)
-    return tuple(tree for tree, _ in parts), (matches, functions, rules.fold, rules.optional)
+    return tuple(tree for tree, _ in parts), (
+        matches,
+        functions,
+        rules.fold,
+        rules.parts,
+        rules.optional,
+    )
 
 
 def _split(rule: Any) -> tuple[Any, Any]:
@@ -157,7 +166,7 @@ def _split(rule: Any) -> tuple[Any, Any]:
 
 
 def _unflatten(structure: Any, children: Any) -> RuleSet:
-    matches, functions, fold, optional = structure
+    matches, functions, fold, parts, optional = structure
     rules = [f if f is not None else tree for tree, f in zip(children, functions, strict=True)]
     new = object.__new__(RuleSet)  # unchecked: jax unflattens with placeholders for leaves
     for kind, rule in zip(_ROWS, rules, strict=False):
@@ -165,6 +174,7 @@ def _unflatten(structure: Any, children: Any) -> RuleSet:
     overrides = tuple(zip(matches, rules[len(_ROWS) :], strict=True))
     object.__setattr__(new, "overrides", overrides)
     object.__setattr__(new, "fold", fold)
+    object.__setattr__(new, "parts", parts)
     object.__setattr__(new, "optional", optional)
     return new
 

@@ -16,16 +16,21 @@ import jax
 from .matching import First, Kind, Match
 from .numerics import Eps
 from .rules import (
+    AbsoluteValue,
     AlphaBeta,
+    CrossMax,
     Detach,
     Epsilon,
     Flat,
     GeneralizedGamma,
     Gradient,
     GuidedRelu,
+    LogMean,
+    Midpoint,
     Norm,
     Normalized,
     Repeat,
+    Rescale,
     RuleFunction,
     Second,
     WSquare,
@@ -39,9 +44,11 @@ __all__ = [
     "Kind",
     "RuleSet",
     "attn_lrp",
+    "compare_to_baseline",
     "cp_lrp",
     "deconvnet",
     "deep_taylor",
+    "deeplift_rescale",
     "epsilon",
     "epsilon_alpha2_beta1",
     "epsilon_alpha2_beta1_flat",
@@ -212,6 +219,35 @@ def cp_lrp(eps: Eps = 0.0) -> RuleSet:
     return _preset(rules, {Kind("attention"): Second(), Kind("gate"): Second()})
 
 
+def compare_to_baseline(maximum: RuleFunction | None = None) -> RuleSet:
+    """Compare to a baseline: with ``relevance(..., baseline=x0)``, sum(R) = f(x) - f(x0).
+
+    The source text's second answer to biases, for every program: nonlinearities by the slope
+    between the two points, products at their midpoints, softmax by logarithmic means,
+    normalizations by their parts.
+
+    Args:
+      maximum: the rule for maxima: ``AbsoluteValue()`` (default), ``SoftmaxLimit()`` or
+        ``CrossMax()``. They differ: a maximum can be computed in more than one way.
+    """
+    return RuleSet(
+        nonlinearity=Rescale(),
+        maximum=maximum or AbsoluteValue(),
+        quotient=Midpoint(),
+        softmax=LogMean(),
+        parts=True,
+    )
+
+
+def deeplift_rescale() -> RuleSet:
+    """DeepLIFT with the Rescale rule (Shrikumar et al. 2017), maxima between the two winners.
+
+    With ``relevance(..., baseline=x0)``. On what DeepLIFT has no rule for (products, softmax,
+    normalizations) as :func:`compare_to_baseline`.
+    """
+    return compare_to_baseline(CrossMax())
+
+
 def _proportional(matmul: RuleFunction, stabilizer: Eps) -> RuleSet:
     """Average pools and residual sums by what each part contributes, as Zennit has them."""
     norm = Norm(stabilizer)
@@ -228,9 +264,11 @@ _PRESETS: dict[str, Callable[..., RuleSet]] = {
     f.__name__: f
     for f in (
         attn_lrp,
+        compare_to_baseline,
         cp_lrp,
         deconvnet,
         deep_taylor,
+        deeplift_rescale,
         epsilon,
         epsilon_alpha2_beta1,
         epsilon_alpha2_beta1_flat,

@@ -45,16 +45,23 @@ def zeros(plan: Plan, chosen: Assignment, around: tuple[int, ...] = ()) -> dict[
     return found
 
 
+def tap(x: jax.Array, probe: jax.Array, twin: jax.Array | None = None) -> jax.Array:
+    """Returns ``x``; the scalar ``probe`` gets sum(x m) for the multiplier m that ``x`` gets.
+
+    Against a baseline, where x has a twin, it gets sum((x - twin) m).
+    """
+    return _tap(x, probe, jnp.zeros_like(x) if twin is None else twin)
+
+
 @jax.custom_vjp
-def tap(x: jax.Array, probe: jax.Array) -> jax.Array:
-    """Returns ``x``; the scalar ``probe`` gets sum(x m) for the multiplier m that ``x`` gets."""
-    del probe
+def _tap(x: jax.Array, probe: jax.Array, twin: jax.Array) -> jax.Array:
+    del probe, twin
     return x
 
 
-tap.defvjp(
-    lambda x, probe: (x, (x, probe)),
-    lambda kept, m: (m, jnp.sum(kept[0] * m).astype(kept[1].dtype)),
+_tap.defvjp(
+    lambda x, probe, twin: (x, (x - twin, probe)),
+    lambda kept, m: (m, jnp.sum(kept[0] * m).astype(kept[1].dtype), None),
 )
 
 
@@ -117,14 +124,14 @@ class Tapped:
         inner = {key: p[index] for key, p in self.probes.items() if p.ndim > 1}
         return Tapped({**self.probes, **inner})
 
-    def inputs(self, step: Step, values: list[Any], companions: list[Any]):
+    def inputs(self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any]):
         """Taps the live operands of a step, and their companions."""
         probe = self.of(step)
         if probe is None:
             return values, companions
         values = list(values)
         for k in step.live:
-            values[k] = tap(values[k], probe[OUT])
+            values[k] = tap(values[k], probe[OUT], twins[k])
         return values, [tap_companion(c, probe[OUT]) for c in companions]
 
     def companions(self, step: Step, companions: list[Any]) -> list[Any]:
@@ -132,14 +139,22 @@ class Tapped:
         probe = self.of(step)
         return companions if probe is None else [tap_companion(c, probe[IN]) for c in companions]
 
-    def outputs(self, step: Step, rule: Any, values: Sequence[Any], results: list[Any]):
-        """Taps the results of a step."""
+    def outputs(
+        self,
+        step: Step,
+        rule: Any,
+        values: Sequence[Any],
+        results: list[Any],
+        twins: Sequence[Any],
+    ):
+        """Taps the results of a step; against a baseline its constants cancel."""
         probe = self.of(step)
         if probe is None:
             return results
-        if step.kind in ("matmul", "linear", "nonlinearity") and len(results) == 1:
+        compared = any(twin is not None for twin in twins)
+        if not compared and step.kind in ("matmul", "linear", "nonlinearity") and len(results) == 1:
             results = [tap_bias(step, rule, values, results[0], probe[BIAS])]
-        return [tap(z, probe[IN]) for z in results]
+        return [tap(z, probe[IN], z0) for z, z0 in zip(results, twins, strict=True)]
 
 
 NO_TAPS = Tapped({})

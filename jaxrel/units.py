@@ -75,19 +75,29 @@ def hand_on(step: Step, values: Sequence[Any], companions: Sequence[Any], run: A
     return list(jax.jvp(of_live, live, tuple(companions))[1])
 
 
+def meet(z: jax.Array, z0: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """Returns z and a companion for it; what that gets as relevance r becomes r / z for z.
+
+    Args:
+      z: a value.
+      z0: its twin at the baseline, if there is one: relevance becomes r / (z - z0).
+    """
+    return _meet(z, jnp.zeros_like(z) if z0 is None else z0)
+
+
 @jax.custom_vjp
-def meet(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns z and a companion for it; what that gets as relevance r becomes r / z for z."""
+def _meet(z: jax.Array, z0: jax.Array) -> tuple[jax.Array, jax.Array]:
+    del z0
     return z, jnp.zeros_like(z)
 
 
-def _meet_forward(z: jax.Array):
-    return (z, jnp.zeros_like(z)), z
+def _meet_forward(z: jax.Array, z0: jax.Array):
+    return (z, jnp.zeros_like(z)), z - z0
 
 
-def _meet_backward(z: jax.Array, cotangents: tuple[jax.Array, jax.Array]):
+def _meet_backward(difference: jax.Array, cotangents: tuple[jax.Array, jax.Array]):
     m, r = cotangents
-    return (m + divide(r, z),)
+    return m + divide(r, difference), None
 
 
-meet.defvjp(_meet_forward, _meet_backward)
+_meet.defvjp(_meet_forward, _meet_backward)

@@ -34,6 +34,7 @@ def build_plan(
     names: Mapping[int, Path] = MappingProxyType({}),
     explained: int | None = None,
     fold: bool = True,
+    parts: bool = False,
 ) -> tuple[Plan, list[Fact]]:
     """Reads a jaxpr into a plan.
 
@@ -45,6 +46,8 @@ def build_plan(
       names: paths of parameter leaves by ``id``, to name layers without scopes.
       explained: how many of its first results are explained; None: all.
       fold: whether constant affine operations after a matmul belong to it.
+      parts: whether normalizations, and softmaxes whose denominator has a constant, are taken
+        apart.
 
     Returns:
       The plan and the facts of its results.
@@ -54,7 +57,7 @@ def build_plan(
     index_of = {id(node): index for index, node in enumerate(graph.nodes)}
 
     def nest(node: Node, operands: Sequence[Fact]):
-        build = functools.partial(build_plan, names=names, fold=fold)
+        build = functools.partial(build_plan, names=names, fold=fold, parts=parts)
         plans, results = plan_bodies(node, operands, build)
         if is_elementwise_call(node, operands, plans):
             elementwise.add(index_of[id(node)])
@@ -63,18 +66,21 @@ def build_plan(
     facts, bodies = activity(graph, inputs, nest, names)
     view = GraphView(graph, facts, elementwise)
     goals = graph.outputs[:explained]
-    groups = _find_groups(view, goals, fold)
+    groups = _find_groups(view, goals, fold, parts)
     steps = [_step(view, group, bodies.get(i, ())) for i, group in _used(view, groups, goals)]
     outputs = [facts[value] for value in graph.outputs]
     live = tuple(fact.live for fact in outputs)
     return Plan(tuple(steps), graph.inputs, graph.outputs, graph.constants, live, jaxpr), outputs
 
 
-def _find_groups(view: GraphView, goals: Sequence[int], fold: bool) -> dict[int, Group]:
+def _find_groups(
+    view: GraphView, goals: Sequence[int], fold: bool, parts: bool
+) -> dict[int, Group]:
     joins = find_joins(view)
-    softmaxes = find_softmax(view)
+    softmaxes = find_softmax(view, parts)
     products = find_products(view, softmaxes, joins)
-    groups = {**products, **joins, **softmaxes, **find_normalization(view)}
+    normalizations = {} if parts else find_normalization(view)
+    groups = {**products, **joins, **softmaxes, **normalizations}
     # what comes after a matmul belongs to it unless it is part of a group that is really used
     used = [group for _, group in _used(view, groups, goals) if len(group.nodes) > 1]
     taken = {index for group in used for index in group.nodes}

@@ -27,12 +27,21 @@ _STATISTIC = _CARRIES | frozenset(
 """What a normalization statistic is made of."""
 
 
-def find_softmax(view: GraphView) -> dict[int, Group]:
+def find_softmax(view: GraphView, parts: bool = False) -> dict[int, Group]:
     """Finds exp(u) / sum exp(u) and log sum exp(u), by the index of their last node.
 
     The live operand is u, the operand of ``exp``. A maximum subtracted before is a step of its own;
     whether it is differentiated does not matter to any rule that treats the softmax as a whole.
+
+    Args:
+      view: the graph.
+      parts: whether those with a constant in the denominator are left to be taken apart.
     """
+
+    def shares(group: Group | None) -> bool:
+        names = {view.graph.nodes[k].name for k in group.nodes} if group else set()
+        return group is not None and not (parts and "add" in names)
+
     groups: dict[int, Group] = {}
     for index, node in enumerate(view.graph.nodes):
         live = view.live(node)
@@ -45,7 +54,7 @@ def find_softmax(view: GraphView) -> dict[int, Group]:
             group = _log_of_sum(view, index)
         else:
             continue
-        if group is not None:
+        if group is not None and shares(group):
             groups[index] = group
     return groups
 

@@ -15,6 +15,7 @@ from .matmul import Norm as Norm
 from .matmul import Normalized as Normalized
 from .matmul import Pass as Pass
 from .maximum import AbsoluteValue as AbsoluteValue
+from .maximum import CrossMax as CrossMax
 from .maximum import Radial as Radial
 from .maximum import Shapley as Shapley
 from .maximum import SoftmaxLimit as SoftmaxLimit
@@ -22,6 +23,7 @@ from .nonlinearity import BetaSmooth as BetaSmooth
 from .nonlinearity import GuidedRelu as GuidedRelu
 from .nonlinearity import Ignore as Ignore
 from .nonlinearity import Repeat as Repeat
+from .nonlinearity import Rescale as Rescale
 from .nonlinearity import Slope as Slope
 from .parts import AlphaBeta as AlphaBeta
 from .parts import Gamma as Gamma
@@ -30,7 +32,9 @@ from .parts import PositiveWeights as PositiveWeights
 from .parts import ZPlus as ZPlus
 from .product import First as First
 from .product import Half as Half
+from .product import Midpoint as Midpoint
 from .product import Second as Second
+from .softmax import LogMean as LogMean
 from .unit import Flat as Flat
 from .unit import WSquare as WSquare
 from .unit import ZBox as ZBox

@@ -44,8 +44,13 @@ class View:
       factor: for a nonlinearity of the form f(x) = x g(x) (gelu, silu ...) what computes g(x);
         else None.
       nonneg: for each input whether it is known to be >= 0.
+      homogeneous: for a nonlinearity whether f(c x) = c f(x) for every c > 0.
+      quotient: whether the step divides its first input by its second.
       affine: for a matmul, what takes it apart into weights and bias
         (:class:`jaxrel.affine.Affine`); else None.
+      selection: for ``sort`` and ``top_k``, along which axis and in which order; else None.
+      exponentials: for a softmax what takes it apart (:class:`Exponentials`); else None.
+      baseline: the same step at the baseline, if there is one; else None.
     """
 
     function: Callable[..., Any]
@@ -56,7 +61,50 @@ class View:
     variant: str = ""
     factor: Callable[[], jax.Array] | None = None
     nonneg: tuple[bool, ...] = ()
+    homogeneous: bool = False
+    quotient: bool = False
     affine: Callable[[], Affine] | None = None
+    selection: Selection | None = None
+    exponentials: Callable[[], Exponentials] | None = None
+    baseline: View | None = None
+
+    @property
+    def origins(self) -> tuple[jax.Array, ...]:
+        """What the inputs are compared to: their values at the baseline, or 0."""
+        if self.baseline is None:
+            return tuple(jnp.zeros_like(x) for x in self.inputs)
+        return self.baseline.inputs
+
+    @property
+    def differences(self) -> tuple[jax.Array, ...]:
+        """Inputs minus those at the baseline; the inputs themselves if there is none."""
+        if self.baseline is None:
+            return self.inputs
+        return tuple(x - x0 for x, x0 in zip(self.inputs, self.baseline.inputs, strict=True))
+
+    @property
+    def change(self) -> Any:
+        """Output minus that at the baseline; the output itself if there is none."""
+        if self.baseline is None:
+            return self.output
+        return jax.tree.map(lambda y, y0: y - y0, self.output, self.baseline.output)
+
+    def of_differences(self) -> View:
+        """An affine step as the linear map from differences to differences."""
+        affine = self.affine
+
+        def unbiased() -> Affine:
+            assert affine is not None
+            return affine().without_bias()
+
+        return dataclasses.replace(
+            self,
+            inputs=self.differences,
+            output=self.change,
+            nonneg=(False,) * len(self.inputs),
+            affine=None if affine is None else unbiased,
+            baseline=None,
+        )
 
     def vjp(self, m: Any) -> tuple[jax.Array, ...]:
         """The plain VJP: what the gradient would send to each input."""
@@ -85,6 +133,40 @@ class Affine(Protocol):
     def back(self, like: jax.Array, weight: jax.Array, s: jax.Array) -> jax.Array:
         """The transpose of ``linear`` with the given weights, applied to ``s``."""
         ...
+
+    def without_bias(self) -> Affine:
+        """The same with None for the bias."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """How ``sort`` or ``top_k`` orders its operand.
+
+    Attributes:
+      axis: along which it is sorted.
+      descending: the largest first.
+    """
+
+    axis: int
+    descending: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponentials:
+    """A softmax, or a log-sum-exp, y = q(exp(u)).
+
+    Attributes:
+      of: q, from exponentials to the step's output.
+      total: from exponentials to the sum that they are divided by.
+      log_base: logarithm of the base, 1 for exp.
+      is_share: whether q divides by the total (softmax); else it takes its logarithm.
+    """
+
+    of: Callable[[jax.Array], jax.Array]
+    total: Callable[[jax.Array], jax.Array]
+    log_base: float
+    is_share: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +208,12 @@ class Rule:
     Attributes:
       kinds: kinds of steps the rule has a formula for; empty: any.
       emits_unit: whether it returns a :class:`Unit`.
+      baseline: whether it has a formula with a baseline, and without one.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset()
     emits_unit: ClassVar[bool] = False
+    baseline: ClassVar[frozenset[bool]] = frozenset({True, False})
 
     def is_gradient(self, homogeneous: bool, variant: str) -> bool:
         """Tells whether the rule is the plain VJP on a step with these properties.

@@ -110,7 +110,7 @@ class Pass(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
-        return Unit(None, m * view.output)
+        return Unit(None, m * view.change)
 
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """Nothing."""

@@ -4,17 +4,22 @@ Each rule here is a function from the stack of candidates ``(k, *shape)`` to fac
 shape, m_i = factor_i m; a minimum is min a = -max -a. Padding is -inf and gets factor 0. With
 ``Gradient`` the winner takes all, and ties are split as JAX's own VJP splits them. ``sort`` and
 ``top_k`` hand on every value whole, so every rule is the gradient there.
+
+With a baseline factors are functions of both stacks, and sum_i factor_i (a_i - a0_i) = y - y0.
+There ``sort`` and ``top_k`` are networks of maxima and minima of two values, by
+:class:`AbsoluteValue` for every rule.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..numerics import divide
+from ..numerics import divide, homogeneous_secant, secant
 from .base import Rule, View, rule
 
 
@@ -22,20 +27,34 @@ class MaximumRule(Rule):
     """A rule given by its factors."""
 
     def is_gradient(self, homogeneous: bool, variant: str) -> bool:
-        """For ``sort`` and ``top_k``."""
+        """For ``sort`` and ``top_k`` without a baseline."""
         return variant == "selection"
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
+        if view.variant == "selection":
+            return view.vjp(m) if view.selection is None else sorted_multiplier(view, m)
         assert view.candidates is not None
         a, pullback = jax.vjp(view.candidates, *view.inputs)
         wide = jnp.promote_types(a.dtype, jnp.float32)  # shares of 16-bit values overflow
         sign = -1 if view.minimum else 1
-        factors = self.factors(sign * a.astype(wide), sign * view.output.astype(wide))
+        signed = [sign * v.astype(wide) for v in (a, view.output)]
+        if view.baseline is None:
+            factors = self.factors(signed[0], signed[1])
+        else:
+            there = view.candidates(*view.baseline.inputs), view.baseline.output
+            a0, y0 = (sign * v.astype(wide) for v in there)
+            factors = self.factors_between(signed[0], signed[1], a0, y0)
         return pullback((factors * m).astype(a.dtype))
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """m_i / m for candidates ``a`` of shape (k, *shape) and their maximum ``y`` (*shape)."""
+        raise TypeError(f"{type(self).__name__} is abstract")
+
+    def factors_between(
+        self, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
+    ) -> jax.Array:
+        """The same against a baseline, where candidates and maximum are ``a0`` and ``y0``."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
 
@@ -55,6 +74,8 @@ class Radial(MaximumRule):
     is our reading.
     """
 
+    baseline = frozenset({False})
+
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """See :class:`MaximumRule`."""
         positive = jnp.maximum(a, 0)
@@ -71,6 +92,8 @@ class Shapley(MaximumRule):
     With the positive values sorted, p_1 <= ... <= p_k and p_0 = 0, the share of p_j is sum over
     l <= j of (p_l - p_{l-1}) / (k - l + 1), over p_k. Negatives get 0; all negative: 1/n each.
     """
+
+    baseline = frozenset({False})
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """See :class:`MaximumRule`."""
@@ -98,6 +121,9 @@ class SoftmaxLimit(MaximumRule):
     M = 1 where all a_i are 0) log M / (M - 1). The relevance of the soft maximum is conserved,
     which is at most log(n) / beta below the maximum's. beta = inf in closed form: the winner (ties
     share); all negative: 1/n each.
+
+    With a baseline exp and log take their secants between the two; at beta = inf all goes to the
+    winner at x where y > y0, and to the winner at the baseline where y < y0.
 
     Attributes:
       beta: hardness, in units of 1 / a.
@@ -137,6 +163,32 @@ class SoftmaxLimit(MaximumRule):
         )
         return present * log_slope * exp_slope / n
 
+    def factors_between(
+        self, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
+    ) -> jax.Array:
+        """See :class:`MaximumRule`."""
+        if isinstance(self.beta, float) and self.beta == float("inf"):
+            return CrossMax().factors_between(a, y, a0, y0)
+        hard = jnp.isinf(jnp.asarray(self.beta))
+        beta = jnp.where(hard, 1, jnp.asarray(self.beta, a.dtype))
+        soft = _soft_factors(beta, a, y, a0, y0)
+        return jnp.where(hard, CrossMax().factors_between(a, y, a0, y0), soft)
+
+
+def _soft_factors(
+    beta: jax.Array, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
+) -> jax.Array:
+    """L(e_i, e0_i) / L(sum e, sum e0), e = exp(beta a) and L the logarithmic mean."""
+    least = math.log(jnp.finfo(a.dtype).tiny)
+    top = jnp.maximum(y, y0)
+    u, u0 = (jnp.maximum(beta * (v - top), least) for v in (a, a0))  # padding is far below
+    v, v0 = (
+        beta * (w - top) + jnp.log(jnp.exp(beta * (b - w)).sum(0)) for b, w in ((a, y), (a0, y0))
+    )
+    numerator = secant(jnp.exp, u, u0, jnp.exp(u), jnp.exp(u0))
+    v, v0 = jnp.maximum(v, least), jnp.maximum(v0, least)
+    return jnp.isfinite(a) * numerator / secant(jnp.exp, v, v0, jnp.exp(v), jnp.exp(v0))
+
 
 def _within(x: jax.Array, bound: float) -> jax.Array:
     """The values x of magnitude below a bound, 0 for others: harmless where it is not used."""
@@ -149,24 +201,123 @@ def _quotient(a: jax.Array, b: jax.Array, near: jax.Array, series: jax.Array) ->
 
 
 @rule("maximum")
+class CrossMax(MaximumRule):
+    """DeepLIFT's max pooling, between the winners at x and at the baseline.
+
+    With c = max(y, y0), the winner at x gets (c - y0) m and the winner at the baseline (y - c) m,
+    over their differences. One of the two is 0; where one candidate wins at both its factor is 1.
+    Ties go to the first. Windows that overlap add up.
+    """
+
+    baseline = frozenset({True})
+
+    def factors_between(
+        self, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
+    ) -> jax.Array:
+        """See :class:`MaximumRule`."""
+        here, there = (jax.nn.one_hot(v.argmax(0), len(v), axis=0, dtype=v.dtype) for v in (a, a0))
+        rises = y > y0
+        winner = jnp.where(rises, here, there)
+        change = (winner * jnp.where(jnp.isfinite(a), a - a0, 0)).sum(0)
+        same = (here * there).sum(0) > 0
+        return winner * jnp.where(same, 1, divide(y - y0, change))
+
+
+@rule("maximum")
 class AbsoluteValue(MaximumRule):
     """Through max(a, b) = (a + b) / 2 + |a - b| / 2, the absolute value by ``Slope``.
 
-    A window is reduced pairwise in its own order. Without a baseline this is the gradient, but for
-    ties, which it splits in halves.
+    More than two are reduced in pairs, neighbours first. Without a baseline this is the gradient,
+    but for ties, which it splits in halves. With one the slope of |d| between d0 and d lies between
+    -1 and 1, and both of a pair get a part where their order changes.
     """
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """See :class:`MaximumRule`."""
+        del y
+        return _tournament(a, None)
 
-        def pairwise(candidates: jax.Array) -> jax.Array:
-            top = candidates[0]
-            for other in candidates[1:]:
-                half = (1 + jnp.sign(lax.stop_gradient(top - other))) / 2  # slope of |d|, 0 at 0
-                top = half * top + (1 - half) * other
-            return top
+    def factors_between(
+        self, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
+    ) -> jax.Array:
+        """See :class:`MaximumRule`."""
+        del y, y0
+        return _tournament(a, a0)
 
-        present = jnp.isfinite(a)
-        finite = jnp.where(present, a, jnp.minimum(y, 0) - 1)
-        _, pullback = jax.vjp(pairwise, finite)
-        return present * pullback(jnp.ones_like(y))[0]
+
+def _tournament(a: jax.Array, a0: jax.Array | None) -> jax.Array:
+    """Factors of candidates whose maximum is found in rounds, two by two."""
+    if len(a) == 1:
+        return jnp.ones_like(a)
+    if len(a) % 2:
+        return _tournament(_padded(a), None if a0 is None else _padded(a0))[:-1]
+    first, second = a[0::2], a[1::2]
+    distance = _distance(first, second)
+    origin = jnp.zeros_like(distance) if a0 is None else _distance(a0[0::2], a0[1::2])
+    half = (1 + _abs_slope(distance, origin)) / 2
+    winners = None if a0 is None else jnp.maximum(a0[0::2], a0[1::2])
+    above = _tournament(jnp.maximum(first, second), winners)
+    return jnp.stack([half * above, (1 - half) * above], 1).reshape(a.shape)
+
+
+def _padded(v: jax.Array) -> jax.Array:
+    return jnp.pad(v, [(0, 1)] + [(0, 0)] * (v.ndim - 1), constant_values=-jnp.inf)
+
+
+def _distance(a: jax.Array, b: jax.Array) -> jax.Array:
+    """A difference a - b; padding, -inf, loses by a distance of 1, and is no match for itself."""
+    present = jnp.isfinite(a) & jnp.isfinite(b)
+    walkover = jnp.isfinite(a).astype(a.dtype) - jnp.isfinite(b).astype(a.dtype)
+    return jnp.where(present, jnp.where(present, a, 0) - jnp.where(present, b, 0), walkover)
+
+
+def _abs_slope(d: jax.Array, d0: jax.Array) -> jax.Array:
+    """The secant slope of |d| between d0 and d; 0 where both are 0."""
+    return homogeneous_secant(_abs, d, d0, jnp.abs(d), jnp.abs(d0))
+
+
+def _abs(d: jax.Array) -> jax.Array:
+    """|d| with derivative 0 at 0."""
+    return d * lax.stop_gradient(jnp.sign(d))
+
+
+def sorted_multiplier(view: View, m: Any) -> tuple[jax.Array]:
+    """Sends the multiplier of sorted values home, through a network of comparisons of two.
+
+    Odd-even transposition: in round r the neighbours (i, i + 1) with i = r mod 2 are put in order.
+    Each is a maximum and a minimum by :class:`AbsoluteValue`, so the whole is complete. Of what
+    else is sorted along (``top_k``'s indices, payloads), nothing is sent back.
+    """
+    assert view.selection is not None
+    assert view.baseline is not None
+    axis, sign = view.selection.axis, -1 if view.selection.descending else 1
+    a, a0 = (jnp.moveaxis(sign * v.inputs[0], axis, -1) for v in (view, view.baseline))
+    n = a.shape[-1]
+    m = jnp.moveaxis(m[0] if isinstance(m, tuple) else m, view.selection.axis, -1)
+    m = jnp.pad(m, [(0, 0)] * (m.ndim - 1) + [(0, n - m.shape[-1])])
+    place = jnp.arange(n)
+
+    def partner(r: jax.Array) -> jax.Array:
+        other = jnp.where((place - r) % 2 == 0, place + 1, place - 1)
+        return jnp.where((other < 0) | (other >= n), place, other)
+
+    def compare(pair: tuple[jax.Array, jax.Array], r: jax.Array):
+        other = partner(r)
+        upper = jnp.sign(place - other)
+        met = [v[..., other] for v in pair]
+        slope = _abs_slope(*(v - w for v, w in zip(pair, met, strict=True)))
+        kept = jnp.where(upper == 0, 1, (1 + upper * slope) / 2).astype(a.dtype)
+        new, new0 = (
+            jnp.where(upper > 0, jnp.maximum(v, w), jnp.minimum(v, w))
+            for v, w in zip(pair, met, strict=True)
+        )
+        return (new, new0), kept
+
+    def back(m: jax.Array, x: tuple[jax.Array, jax.Array]):
+        kept, r = x
+        return kept * m + ((1 - kept) * m)[..., partner(r)], None
+
+    rounds = jnp.arange(n)
+    _, kept = lax.scan(compare, (a, a0), rounds)
+    m, _ = lax.scan(back, m, (kept, rounds), reverse=True)
+    return (jnp.moveaxis(m, -1, view.selection.axis),)

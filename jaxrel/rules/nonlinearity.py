@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import secant
+from ..numerics import homogeneous_secant, secant
 from .base import Rule, View, rule
 
 
@@ -17,6 +17,9 @@ class Slope(Rule):
 
     In relevance form this is *ignore*: R_x = R_y for f(0) = 0, else f(0) m is the bias's. Where f
     has a pole at 0 (log, 1/x), f(0) is taken as 0.
+
+    With a baseline m_x = m (f(x) - f(x0)) / (x - x0), the mean of f' between the two where they are
+    close: the Rescale rule of DeepLIFT (Shrikumar et al. 2017, equation 10). It is complete.
     """
 
     def is_gradient(self, homogeneous: bool, variant: str) -> bool:
@@ -25,13 +28,28 @@ class Slope(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
+        (x,) = view.inputs
+        if view.baseline is not None:
+            (x0,), y0 = view.baseline.inputs, view.baseline.output
+            slope = homogeneous_secant if view.homogeneous else secant
+            return m * slope(view.function, x, x0, view.output, y0)
         if view.factor is not None:
             return m * view.factor()
-        (x,) = view.inputs
         origin = jnp.zeros_like(x)
         f0 = view.function(origin)
         f0 = jnp.where(jnp.isfinite(f0), f0, 0)
         return m * secant(view.function, x, origin, view.output, f0)
+
+
+@rule("nonlinearity")
+class Rescale(Slope):
+    """:class:`Slope` with a baseline, by DeepLIFT's name; there is none without."""
+
+    baseline = frozenset({True})
+
+    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
+        """Never."""
+        return False
 
 
 @rule("nonlinearity")

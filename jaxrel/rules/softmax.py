@@ -1,0 +1,64 @@
+"""Rules for softmax, y = exp(u) / sum exp(u), and log-sum-exp, y = log sum exp(u)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..numerics import divide, secant
+from .base import Rule, View, rule
+
+
+@rule("softmax")
+class LogMean(Rule):
+    """With a baseline: the Jacobian of softmax with logarithmic means for probabilities.
+
+    With p and p0 the shares at u and u0, and L_k = (p_k - p0_k) / (log p_k - log p0_k),
+
+        log-sum-exp:  m_k = w_k m,                      w = L / sum L
+        softmax:      m_k = L_k m_k - w_k sum_i L_i m_i
+
+    Exact, since sum_k L_k (log p_k - log p0_k) = sum (p_k - p0_k) = 0 makes w the weights with
+    which log-sum-exp changes by sum_k w_k (u_k - u0_k) (Sato 1976 and Vartia 1976, for index
+    numbers), and y_k - y0_k = L_k (log p_k - log p0_k). Symmetric in u and u0, and where they meet
+    the gradient. The weights sum to 1, so a number added to all u changes nothing, as it should
+    be: the maximum that is subtracted before gets nothing, live or not. By parts (exp, sum,
+    quotient, each by its own rule) that is lost.
+    """
+
+    baseline = frozenset({True})
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        assert view.exponentials is not None
+        assert view.baseline is not None
+        parts, there = view.exponentials(), view.baseline.exponentials
+        assert there is not None
+        v, v0 = (
+            _log_shares(u, p.total, p.log_base)
+            for u, p in ((view.inputs[0], parts), (view.baseline.inputs[0], there()))
+        )
+        mean = secant(jnp.exp, v, v0, jnp.exp(v), jnp.exp(v0))
+        _, pullback = jax.vjp(parts.of, mean)
+        total, broadcast, weights = _total(parts.total, mean)
+        scale = divide(broadcast(total), weights) if parts.is_share else 1
+        return parts.log_base * scale * mean * pullback(m)[0]
+
+
+def _total(total: Any, e: jax.Array):
+    """The total of ``e``, the transpose of that map, and the weights of e in it."""
+    out, pullback = jax.vjp(total, e)
+    return out, lambda z: pullback(z)[0], pullback(jnp.ones_like(out))[0]
+
+
+def _log_shares(u: jax.Array, total: Any, log_base: float) -> jax.Array:
+    """Log shares, log exp(u) / total; finite: a share too small for a normal number is one."""
+    least = math.log(jnp.finfo(u.dtype).tiny)
+    u = log_base * u
+    sums, broadcast, weights = _total(total, jnp.exp(u))
+    shares = u - divide(broadcast(jnp.log(jnp.where(sums > 0, sums, 1))), weights)
+    counted = (weights != 0) & (shares > least)
+    return jnp.where(counted, jnp.where(counted, shares, 0), least)

@@ -1,0 +1,90 @@
+"""Where a baseline takes another branch, or selects another value.
+
+A condition is not live: nothing flows through it. Yet where it differs at the baseline the result
+jumps by something that no difference of the live operands explains. So that relevance adds up to
+f(x) - f(x0) for every program, the jump is sent to the live operands too, by the multipliers of
+least norm that account for it: d_k jump . m / sum_j |d_j|^2, where d are the differences. There is
+none where the conditions agree.
+
+Indices (``gather``, ``dynamic_slice``) that differ at the baseline are not settled: what they jump
+over is in general another example's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .numerics import divide
+from .plan.steps import Step
+
+
+def settle_selection(
+    step: Step,
+    values: Sequence[Any],
+    twins: Sequence[Any],
+    results: Sequence[Any],
+    made: Sequence[Any],
+    run: Callable[[Step, Sequence[Any]], list[Any]],
+) -> Sequence[Any]:
+    """Settles a ``select_n`` whose condition differs at the baseline.
+
+    Args:
+      step: any step; others than such a selection are left alone.
+      values: of its operands.
+      twins: of its operands, None where they are the same.
+      results, made: its results, and what they are at the baseline.
+      run: executes a step.
+    """
+    if [node.name for node in step.nodes] != ["select_n"] or not step.live:
+        return results
+    condition, *_ = twins
+    if condition is None:
+        return results
+    mixed = [v if k == 0 or t is None else t for k, (v, t) in enumerate(_pairs(values, twins))]
+    jump = [run(step, mixed)[0] - made[0]]
+    live = [(values[k], values[k] if twins[k] is None else twins[k]) for k in step.live]
+    same_shape = jnp.ndim(values[0]) > 0
+    return settle(results, live, jump, () if same_shape else None)
+
+
+def _pairs(values: Sequence[Any], twins: Sequence[Any]):
+    return zip(values, twins, strict=True)
+
+
+def settle(
+    results: Sequence[Any],
+    live: Sequence[tuple[Any, Any]],
+    jumps: Sequence[Any],
+    axes: tuple[int, ...] | None = None,
+) -> list[Any]:
+    """Returns ``results``; on the way back their jumps are sent to the live operands.
+
+    Args:
+      results: of a step.
+      live: live operands and their twins.
+      jumps: for each result what its difference has that those of the operands do not explain;
+        None for those that are no floats.
+      axes: over which axes a jump is shared: ``()``: elementwise, None: all.
+    """
+    operands, references = [a for a, _ in live], [b for _, b in live]
+
+    @jax.custom_vjp
+    def run(results, operands, references, jumps):
+        del operands, references, jumps
+        return results
+
+    def backward(kept: Any, m: Any):
+        operands, references, jumps = kept
+        parts = [jnp.sum(j * n, axes) for j, n in zip(jumps, m, strict=True) if j is not None]
+        differences = [a - b for a, b in zip(operands, references, strict=True)]
+        size = sum(jnp.sum(d * d, axes) for d in differences)
+        share = divide(jnp.asarray(sum(parts)), jnp.asarray(size))
+        sent = [(d * share).astype(d.dtype) for d in differences]
+        return m, sent, None, None
+
+    run.defvjp(lambda *args: (args[0], args[1:]), backward)
+    return run(list(results), operands, references, list(jumps))
