@@ -1,0 +1,286 @@
+"""The ways of training that are compared: rows of the table.
+
+A recipe is a loss for a batch, what it needs to know (`information`), and the weights that are
+tried. `none` is the pictures and labels; `masks` the training pictures' masks besides, and nothing
+else; `masks+backgrounds` fresh empty backgrounds of every kind too; `oracle` de-confounded pictures.
+
+The references of the relevance recipes come from the training pictures and masks:
+
+    swap      the same animal on the background of a picture of the other class, whose animal is
+              removed (`jaxrel.training.swap_background`); swap_mean fills it with the mean
+    another   simply another training picture, of the other class: no compositing
+    near      the same, one of the sixteen whose animals overlap most: no compositing
+    blank, blur, noise, mean   of `jaxrel.training.references`
+
+Without compositing, what may be relevant is what either of the two animals covers.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.backgrounds.network import apply
+from experiments.backgrounds.pictures import Data
+from jaxrel import RuleSet, rulesets, training
+from jaxrel.rules import ZPlus
+
+Arrays = Mapping[str, jax.Array]
+Loss = Callable[[Any, jax.Array, jax.Array, Arrays, jax.Array], jax.Array]
+
+RULES: dict[str, RuleSet] = {
+    "gradient": rulesets.gradient(),
+    "slope": rulesets.slope(),
+    "epsilon": rulesets.epsilon(1e-2),
+    "zplus": RuleSet(matmul=ZPlus()),
+    "baseline": rulesets.compare_to_baseline(),
+}
+"""Rule sets by the names in the table; `gradient` stands for plain gradients, not times the input."""
+
+PENALTIES: dict[str, training.loss.Penalty] = {
+    f.__name__: f
+    for f in (
+        training.outside_share,
+        training.outside_absolute,
+        training.outside_absolute_squared,
+        training.energy,
+        training.isnet,
+        training.right_reasons,
+        training.outside_sum_absolute,
+        training.outside_sum_squared,
+    )
+}
+
+_NEAREST = 16
+
+
+class Recipe(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        name: Column `recipe`; unique.
+        information: Column `information`.
+        rules: A name in `RULES`, or empty.
+        penalty: A name in `PENALTIES`, or what is penalised instead, or empty.
+        reference: What is compared with, or empty.
+        weights: The lambdas that are tried.
+        counterfactual: Weight of the task loss without the background's relevance.
+        masks: Which masks it is given: `true`, `random`, `shifted`, `dilated`, or the share of the
+            training pictures that have one.
+        correlation: Of class and background in its training pictures.
+    """
+
+    name: str
+    information: str
+    rules: str = ""
+    penalty: str = ""
+    reference: str = ""
+    weights: tuple[float, ...] = (0.0,)
+    counterfactual: float = 0.0
+    masks: str | float = "true"
+    correlation: float = 1.0
+
+
+BEST = Recipe(
+    "compare+counterfactual", "masks", "baseline", "outside_sum_squared", "swap", (0.01, 0.1, 1.0), 1.0
+)
+"""The recommended recipe; which it is was settled on pilots."""
+
+NO_COMPOSITING = Recipe(
+    "compare-near", "masks", "baseline", "outside_sum_squared", "near", (0.3, 1.0, 3.0)
+)
+"""The recommended recipe without compositing."""
+
+
+def table() -> list[Recipe]:
+    """All recipes of the full table."""
+    rows = [
+        Recipe("plain", "none"),
+        Recipe("oracle", "oracle"),
+        Recipe("random-background", "masks+backgrounds"),
+        Recipe("pairing", "masks+backgrounds", penalty="pairing", weights=(0.01, 0.1, 1.0)),
+        Recipe("composites", "masks"),
+        Recipe("composite-pairing", "masks", "", "pairing", "swap", (0.01, 0.1, 1.0)),
+        BEST,
+        NO_COMPOSITING,
+    ]
+    for penalty, weights in _ZERO.items():
+        for rules in ("gradient", "slope", "epsilon", "zplus"):
+            rows.append(Recipe(f"{rules}:{penalty}", "masks", rules, penalty, "", weights))
+    for penalty, weights in _COMPARED.items():
+        rows.append(Recipe(f"baseline:{penalty}", "masks", "baseline", penalty, "swap", weights))
+    squared = _COMPARED["outside_sum_squared"]
+    for reference in ("blank", "blur", "noise", "mean", "another", "swap_mean"):
+        name = f"baseline:outside_sum_squared:{reference}"
+        row = Recipe(name, "masks", "baseline", "outside_sum_squared", reference, squared)
+        rows.append(row)
+    share = ("masks", "baseline", "outside_share")
+    rows.append(Recipe("baseline:outside_share:another", *share, "another", (1.0, 10.0)))
+    near = NO_COMPOSITING._replace(name="compare-near+counterfactual", counterfactual=1.0)
+    rows.append(near)
+    for masks in ("random", "shifted", "dilated", 0.1, 0.01):
+        rows.append(BEST._replace(name=f"{BEST.name}:{masks} masks", masks=masks))
+    for correlation in (0.9, 0.95, 0.98):
+        for row in (Recipe("plain", "none"), BEST):
+            name = f"{row.name}:correlation {correlation}"
+            rows.append(row._replace(name=name, correlation=correlation))
+    return rows
+
+
+_ZERO = {
+    "outside_share": (0.1, 1.0, 10.0),
+    "outside_absolute": (0.01, 0.1, 1.0),
+    "energy": (0.1, 1.0, 10.0),
+    "isnet": (0.1, 1.0, 10.0),
+    "right_reasons": (0.01, 0.1, 1.0),
+}
+_COMPARED = {
+    "outside_sum_squared": (0.01, 0.1, 1.0),
+    "outside_sum_absolute": (0.01, 0.1, 1.0),
+    "outside_absolute": (0.01, 0.03, 0.1),
+    "outside_absolute_squared": (0.001, 0.01, 0.1),
+}
+
+
+def arrays(recipe: Recipe, data: Data, seed: int) -> dict[str, jax.Array]:
+    """Collect what a recipe's loss may look at; its `information` says how much that is.
+
+    Args:
+        recipe: The recipe.
+        data: The pictures.
+        seed: Of the choice of masks, and of the oracle's backgrounds.
+    """
+    rng = np.random.default_rng([seed, 2])
+    train = data.train
+    count = len(train.labels)
+    found = {"images": train.images, "labels": train.labels}
+    if recipe.information == "oracle":
+        chosen = rng.integers(0, 2, count)
+        found["images"] = data.alternatives[chosen, np.arange(count)]
+    if recipe.information == "masks+backgrounds":
+        found["alternatives"] = data.alternatives
+    if recipe.information != "none":
+        found["masks"] = _masks(recipe, train.masks)
+    if isinstance(recipe.masks, float):
+        known = rng.permutation(count)[: round(recipe.masks * count)]
+        found["known"] = known.astype(np.int32)
+    if recipe.reference == "near":
+        found["near"] = _nearest(found["masks"], train.labels)
+    return {name: jnp.asarray(array) for name, array in found.items()}
+
+
+def _masks(recipe: Recipe, masks: np.ndarray) -> np.ndarray:
+    """The masks a recipe is given."""
+    kind = recipe.masks
+    if kind == "random":  # another picture's
+        masks = np.random.default_rng(3).permutation(masks)
+    elif kind == "shifted":
+        masks = np.roll(masks, (3, 3), axis=(1, 2))
+    elif kind == "dilated":
+        padded = np.pad(masks, ((0, 0), (2, 2), (2, 2), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))
+        masks = windows.max((-1, -2))
+    elif kind != "true" and not isinstance(kind, float):
+        raise ValueError(f"{recipe.name}: unknown masks {kind!r}")
+    return masks
+
+
+def _nearest(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each picture those of the other class whose animals overlap most with its own."""
+    flat = masks.reshape(len(masks), -1)
+    shared, areas = flat @ flat.T, flat.sum(1)
+    overlap = shared / (areas[:, None] + areas - shared)
+    overlap[labels[:, None] == labels] = -1
+    return np.argpartition(-overlap, _NEAREST, axis=1)[:, :_NEAREST].astype(np.int32)
+
+
+def loss(recipe: Recipe) -> Loss:
+    """Build a recipe's loss of a batch.
+
+    Returns:
+        A function of parameters, a random key, the (N,) indices of the batch, `arrays`, and lambda.
+    """
+    if recipe.rules:
+        return _relevance(recipe)
+
+    def plain(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):
+        x, labels = given["images"][batch], given["labels"][batch]
+        other = x
+        if recipe.information == "masks+backgrounds":
+            background = jax.random.randint(key, labels.shape, 0, 2)
+            if recipe.penalty:
+                background = 1 - labels
+            other = given["alternatives"][background, batch]
+        elif recipe.information == "masks":
+            other = training.swap_background(key, x, given["masks"][batch], labels)
+        logits = apply(params, x)
+        if other is x:
+            return _cross_entropy(logits, labels)
+        others = apply(params, other)
+        if recipe.penalty:
+            change = training.margin(logits, labels) - training.margin(others, labels)
+            return _cross_entropy(logits, labels) + weight * (change**2).mean()
+        return (_cross_entropy(logits, labels) + _cross_entropy(others, labels)) / 2
+
+    return plain
+
+
+def _relevance(recipe: Recipe) -> Loss:
+    """The loss of a recipe with a penalty on relevance."""
+
+    def relevant(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):
+        unknown = 0.0
+        if "known" in given:  # the task on this batch, relevance on one of the pictures with masks
+            unknown = _cross_entropy(apply(params, given["images"][batch]), given["labels"][batch])
+            key, choose = jax.random.split(key)
+            batch = jax.random.choice(choose, given["known"], batch.shape)
+        x, labels, mask = (given[name][batch] for name in ("images", "labels", "masks"))
+        reference, mask = _reference(recipe.reference, key, batch, given, mask)
+        total, _ = training.relevance_loss(
+            apply,
+            RULES[recipe.rules],
+            PENALTIES[recipe.penalty],
+            weight=weight,
+            counterfactual=recipe.counterfactual,
+            of="multiplier" if recipe.rules == "gradient" else "relevance",
+        )(params, x, labels, mask, baseline=reference)
+        return total + unknown
+
+    return relevant
+
+
+def _reference(
+    kind: str, key: jax.Array, batch: jax.Array, given: Arrays, mask: jax.Array
+) -> tuple[jax.Array | None, jax.Array]:
+    """What a batch is compared with, and the mask of what may be relevant then."""
+    x, labels = given["images"][batch], given["labels"][batch]
+    if not kind:
+        return None, mask
+    if kind in ("another", "near"):
+        if kind == "another":
+            chosen = batch[training.another(key, labels)]
+        else:
+            row = jax.random.randint(key, batch.shape, 0, _NEAREST)
+            chosen = given["near"][batch, row]
+        return given["images"][chosen], jnp.maximum(mask, given["masks"][chosen])
+    if kind == "swap_mean":
+        return training.swap_background(key, x, mask, labels, _mean_fill), mask
+    references = {
+        "swap": lambda: training.swap_background(key, x, mask, labels),
+        "blank": lambda: training.blank(x, 0.5),
+        "blur": lambda: training.blur(x, 3.0),
+        "noise": lambda: training.noise(key, x, 0.2),
+        "mean": lambda: training.mean(x),
+    }
+    return references[kind](), mask
+
+
+def _mean_fill(x: jax.Array, mask: jax.Array) -> jax.Array:
+    return training.fill_background(x, mask, "mean")
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()

@@ -1,0 +1,150 @@
+"""One run: a recipe, a lambda, a seed; trained in steps that can be interrupted anywhere.
+
+What a step does follows from the run's settings and the number of the step alone: the order of an
+epoch and the keys of its steps are drawn from (seed, number). So the state is parameters, optimizer
+state and that number. It is saved by Orbax every so many steps, and a run that was killed goes on
+from the last checkpoint to bitwise the same parameters as one that was not.
+"""
+
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+
+from experiments.backgrounds import recipes
+from experiments.backgrounds.network import Network
+from experiments.backgrounds.pictures import SIZE, Data
+from experiments.backgrounds.recipes import Recipe
+
+BATCH = 64
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 1e-3
+
+
+class State(NamedTuple):
+    """Everything that changes while a run goes on."""
+
+    params: Any
+    optimizer: optax.OptState
+    step: jax.Array
+
+
+def train(
+    recipe: Recipe,
+    weight: float,
+    seed: int,
+    data: Data,
+    epochs: int,
+    *,
+    checkpoints: Path | None = None,
+    every: int = 200,
+    after_step: Callable[[int, int], None] = lambda step, steps: None,
+) -> Any:
+    """Train a network.
+
+    Args:
+        recipe: What to minimise.
+        weight: Its lambda.
+        seed: Of parameters, order and references.
+        data: The pictures, rendered with the same seed.
+        epochs: How often every training picture is seen.
+        checkpoints: A directory of this run's own; None keeps no checkpoints. It is removed when
+            the run is complete.
+        every: Steps between checkpoints.
+        after_step: Called with the number of steps done and of all steps.
+
+    Returns:
+        The parameters.
+    """
+    given = recipes.arrays(recipe, data, seed)
+    per_epoch = len(given["labels"]) // BATCH
+    steps = per_epoch * epochs
+    optimizer = _optimizer(steps)
+    params = Network().init(jax.random.key(seed), jnp.zeros((1, SIZE, SIZE, 1)))["params"]
+    state = State(params, optimizer.init(params), jnp.asarray(0))
+    manager = None
+    if checkpoints is not None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        manager = ocp.CheckpointManager(checkpoints.absolute(), options=options)
+        if manager.latest_step() is not None:
+            state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
+    take_step = _step(recipe._replace(name="", weights=(), correlation=1.0), steps)
+    epoch, order = -1, np.empty(0)
+    for step in range(int(state.step), steps):
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            order = np.random.default_rng([seed, 3, epoch]).permutation(len(given["labels"]))
+        place = step % per_epoch * BATCH
+        state = take_step(state, order[place : place + BATCH], given, weight, seed)
+        if manager is not None and (step + 1) % every == 0 and step + 1 < steps:
+            manager.save(step + 1, args=ocp.args.StandardSave(state))
+        after_step(step + 1, steps)
+    if manager is not None and checkpoints is not None:
+        manager.close()
+        shutil.rmtree(checkpoints)
+    return state.params
+
+
+def _optimizer(steps: int) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps)
+    return optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
+
+
+@functools.lru_cache(maxsize=2)
+def _step(recipe: Recipe, steps: int) -> Callable[..., State]:
+    """Compile a recipe's step; lambda and seed are arguments, so that a sweep compiles once."""
+    loss, optimizer = recipes.loss(recipe), _optimizer(steps)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: State, batch: Any, given: Any, weight: Any, seed: Any) -> State:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        gradient = jax.grad(loss)(state.params, key, jnp.asarray(batch), given, weight)
+        updates, changed = optimizer.update(gradient, state.optimizer, state.params)
+        return State(optax.apply_updates(state.params, updates), changed, state.step + 1)
+
+    return step
+
+
+class Store:
+    """Finished runs, one JSON file each, and the checkpoints of unfinished ones.
+
+    Args:
+        folder: Made if need be.
+        settings: What all runs of this table share; part of a run's identity.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        self.folder, self.settings = folder, settings
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+
+    def name(self, recipe: Recipe, weight: float, seed: int) -> str:
+        """The run's identity: whatever its numbers depend on."""
+        facts = recipe._replace(weights=())._asdict() | self.settings
+        digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:8]
+        words = "".join(c if c.isalnum() else "-" for c in recipe.name)
+        return f"{words}_{digest}_{weight:g}_{seed}"
+
+    def checkpoints(self, name: str) -> Path:
+        """Where the run keeps its checkpoints."""
+        return self.folder / "checkpoints" / name
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The row of a finished run."""
+        path = self.folder / "runs" / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def write(self, name: str, row: dict[str, Any]) -> None:
+        """Keep the row of a finished run: wholly, or not at all."""
+        path = self.folder / "runs" / f"{name}.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(row))
+        partial.replace(path)
