@@ -35,7 +35,7 @@ from experiments.backgrounds import animals, construction, pictures, recipes, re
 from experiments.backgrounds.judge import judge, validate
 from experiments.backgrounds.recipes import Recipe
 
-EPOCHS = 12
+EPOCHS = 10
 _TOLERANCE = 0.02
 _QUICK = ("plain", "oracle", "composites", recipes.BEST.name, "zplus:outside_share")
 
@@ -181,7 +181,7 @@ class Experiment:
                 weight,
                 seed,
                 data,
-                self.settings["epochs"],
+                self.settings["epochs"] * recipe.patience,
                 checkpoints=self.store.checkpoints(name),
                 every=self.every,
                 after_step=progress,

@@ -28,6 +28,8 @@ from experiments.backgrounds.recipes import Recipe
 BATCH = 64
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-3
+RAMP = 0.25
+"""The share of all steps in which lambda grows from 0, linearly, so that no network gives up."""
 
 
 class State(NamedTuple):
@@ -77,7 +79,7 @@ def train(
         manager = ocp.CheckpointManager(checkpoints.absolute(), options=options)
         if manager.latest_step() is not None:
             state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
-    take_step = _step(recipe._replace(name="", weights=(), correlation=1.0), steps)
+    take_step = _step(recipe._replace(name="", weights=(), correlation=1.0, patience=1), steps)
     epoch, order = -1, np.empty(0)
     for step in range(int(state.step), steps):
         if step // per_epoch != epoch:
@@ -107,7 +109,8 @@ def _step(recipe: Recipe, steps: int) -> Callable[..., State]:
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: State, batch: Any, given: Any, weight: Any, seed: Any) -> State:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        gradient = jax.grad(loss)(state.params, key, jnp.asarray(batch), given, weight)
+        now = weight * jnp.minimum(1.0, state.step / (RAMP * steps))
+        gradient = jax.grad(loss)(state.params, key, jnp.asarray(batch), given, now)
         updates, changed = optimizer.update(gradient, state.optimizer, state.params)
         return State(optax.apply_updates(state.params, updates), changed, state.step + 1)
 
