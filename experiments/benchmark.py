@@ -44,7 +44,10 @@ RULES: dict[str, RuleSet] = {
     "deep_taylor": rulesets.deep_taylor(*BOX),
     "attn_lrp": rulesets.attn_lrp(),
     "cp_lrp": rulesets.cp_lrp(),
+    "compare_to_baseline": rulesets.compare_to_baseline(),
+    "deeplift_rescale": rulesets.deeplift_rescale(),
 }
+AGAINST_BASELINE = ("compare_to_baseline", "deeplift_rescale")
 
 IMAGES = (8, 224, 224, 3)
 MODELS: dict[str, tuple[Any, tuple[int, ...], bool]] = {
@@ -115,13 +118,23 @@ def compare(name: str, rules: Sequence[str], seconds: bool) -> list[dict[str, An
     def gradient(variables: Any, x: jax.Array) -> jax.Array:
         return x * jax.grad(lambda x: logits(variables, x).sum())(x)
 
-    run = functools.partial(measure, operands=(variables, x), compiled=compiled, seconds=seconds)
+    def against(rules: RuleSet) -> Callable:
+        """The reference is an argument: a constant one would be folded into the program."""
+        return lambda variables, x, x0: jaxrel.relevance(logits, rules, 1, baseline=x0)(
+            variables, x
+        )
+
+    run = functools.partial(measure, compiled=compiled, seconds=seconds)
     report(f"{name}: jax.grad")
-    base = run(gradient)
+    base = run(gradient, operands=(variables, x))
     rows: list[dict[str, Any]] = [{"model": name, "rules": "jax.grad (absolute)", **base}]
     for rule in rules:
         report(f"{name}: {rule}")
-        cost = run(jaxrel.relevance(logits, RULES[rule], argnums=1))
+        if rule in AGAINST_BASELINE:
+            cost = run(against(RULES[rule]), operands=(variables, x, x))
+        else:
+            explain = jaxrel.relevance(logits, RULES[rule], argnums=1)
+            cost = run(explain, operands=(variables, x))
         ratios = {key: cost[key] / base[key] for key in cost if key != "lowered bytes"}
         rows.append(
             {"model": name, "rules": rule, **ratios, "lowered bytes": cost["lowered bytes"]}

@@ -145,3 +145,10 @@ def custom_call_name(eqn: JaxprEqn) -> str:
     if eqn.primitive.name not in _CALL_JAXPR:
         return ""
     return str(eqn.params.get("name") or call_name(call_jaxpr(eqn)))
+
+
+def zeros(aval: Any) -> jax.Array:
+    """Returns zeros of a shape and dtype that vary over the same mesh axes within ``shard_map``."""
+    axes = getattr(getattr(aval, "manual_axis_type", None), "varying", ())
+    found = jax.numpy.zeros(aval.shape, aval.dtype)
+    return jax.lax.pcast(found, tuple(axes), to="varying") if axes else found

@@ -21,17 +21,21 @@ import jax.numpy as jnp
 from .arguments import Arguments, SplitOutput, check_output
 from .assign import Assignment, assign
 from .baseline import Baseline, read_baseline
+from .blame import Blamed, Constant, Key, by_layer, constants, total, zero_probes
 from .execute import evaluate
+from .multipliers import with_multipliers
 from .naming import leaf_paths, named_modules, reachable
 from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
 from .plan.table import Table
 from .ruleset import RuleSet, describe
 from .rulesets import preset
-from .taps import NO_TAPS, Tapped
+from .taps import NO_TAPS, Taps
 from .units import companioned
 
 Rules = RuleSet | str | None
+Constants = Mapping[Key, Constant]
+Pullback = Callable[[Any], tuple[list[Any], dict[Key, Any]]]
 
 
 def relevance(
@@ -40,6 +44,7 @@ def relevance(
     argnums: int | Sequence[int] = 0,
     *,
     baseline: Any = None,
+    biases: bool | str = False,
     has_aux: bool = False,
 ) -> Callable[..., Any]:
     """Returns a function that explains the value of ``fun`` by its arguments.
@@ -58,18 +63,24 @@ def relevance(
         ``argnums``), of arrays that broadcast to its leaves (0: everywhere); or with one more axis
         in front, many references, and relevance is the mean over them; or a function of the
         arguments that returns one of these.
+      biases: True: also return the relevance of every additive constant, biases and f(0) of
+        nonlinearities, as a dictionary from layer path to an array in the constant's own shape
+        (inside a scan with one row for each iteration). With rules that conserve sum(R) +
+        sum(biases) = f(x). ``"total"``: their sum.
       has_aux: ``fun`` returns ``(array, auxiliary)``.
 
     Returns:
       A function with the signature of ``fun`` that returns the relevance of the argument (a tuple
       for a sequence of ``argnums``) in its tree, shapes and dtypes, in units of ``fun``'s value;
-      and with ``has_aux`` the pair (relevance, auxiliary). It can be jitted, vmapped,
-      differentiated.
+      with ``biases`` the pair (relevance, biases) in its place; and with ``has_aux`` the pair of
+      that and auxiliary. It can be jitted, vmapped, differentiated. Its attribute ``multipliers``
+      is the same function of m.
 
     Raises:
       TypeError: explained arguments or the value are not floats; ``rules`` is no rule set;
         ``baseline`` is another tree.
-      ValueError: ``argnums`` out of range; no such preset; shapes of ``baseline`` do not fit.
+      ValueError: ``argnums`` out of range; no such preset; shapes of ``baseline`` do not fit;
+        ``biases`` with a baseline, where constants cancel.
       RuleError: a rule has no formula with a baseline, or none without.
       UnsupportedPrimitive: a step on an explained value has no rule.
 
@@ -78,14 +89,17 @@ def relevance(
       >>> relevance(lambda x: jnp.tanh(x @ jnp.array([1.0, -2.0])), "slope")(jnp.array([0.5, 0.25]))
       Array([ 0.5, -0.5], dtype=float32)
     """
-    both = value_and_relevance(fun, rules, argnums, baseline=baseline, has_aux=has_aux)
+    both = value_and_relevance(
+        fun, rules, argnums, baseline=baseline, biases=biases, has_aux=has_aux
+    )
 
     @functools.wraps(fun)
     def relevance_fun(*args: Any, **kwargs: Any) -> Any:
         out, result = both(*args, **kwargs)
         return (result, out[1]) if has_aux else result
 
-    return relevance_fun
+    multipliers = _multipliers(fun, rules, argnums, baseline, has_aux)
+    return with_multipliers(relevance_fun, multipliers, argnums)
 
 
 def value_and_relevance(
@@ -94,12 +108,13 @@ def value_and_relevance(
     argnums: int | Sequence[int] = 0,
     *,
     baseline: Any = None,
+    biases: bool | str = False,
     has_aux: bool = False,
 ) -> Callable[..., Any]:
     """Like :func:`relevance`, and like ``jax.value_and_grad``: the value comes with it.
 
     Args:
-      fun, rules, argnums, baseline, has_aux: as for :func:`relevance`.
+      fun, rules, argnums, baseline, biases, has_aux: as for :func:`relevance`.
 
     Returns:
       A function that returns ``(value, relevance)``, or ``((value, auxiliary), relevance)`` with
@@ -113,9 +128,11 @@ def value_and_relevance(
     @functools.wraps(fun)
     def value_and_relevance_fun(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         call = Arguments(fun, args, kwargs, argnums)
-        out, pullback = _vjp(call, rule_set, has_aux, baseline)
+        out, pullback = _vjp(call, rule_set, has_aux, baseline, biases)
         value = out[0] if has_aux else out
-        return out, call.select(pullback(jnp.ones_like(value)))
+        found, blamed = pullback(jnp.ones_like(value))
+        selected = call.select(found)
+        return out, (selected, blamed) if biases else selected
 
     return value_and_relevance_fun
 
@@ -125,6 +142,7 @@ def relevance_vjp(
     *primals: Any,
     rules: Rules = None,
     baseline: Any = None,
+    biases: bool | str = False,
     has_aux: bool = False,
 ) -> tuple[Any, ...]:
     """Like ``jax.vjp``: the value, and a function from its multiplier to relevances.
@@ -134,6 +152,7 @@ def relevance_vjp(
       *primals: its arguments, all explained.
       rules: a rule set or the name of a preset.
       baseline: as for :func:`relevance`; a tuple with one entry for each primal.
+      biases: as for :func:`relevance`; ``pullback`` then returns (relevances, biases).
       has_aux: ``fun`` returns ``(array, auxiliary)``.
 
     Returns:
@@ -146,10 +165,12 @@ def relevance_vjp(
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
     call = Arguments(fun, primals, {}, tuple(range(len(primals))))
-    out, pullback = _vjp(call, preset(default_rules(rules, baseline)), has_aux, baseline)
+    rule_set = preset(default_rules(rules, baseline))
+    out, pullback = _vjp(call, rule_set, has_aux, baseline, biases)
 
     def relevances(m: Any) -> tuple[Any, ...]:
-        return tuple(pullback(m))
+        found, blamed = pullback(m)
+        return (tuple(found), blamed) if biases else tuple(found)
 
     return (out[0], relevances, out[1]) if has_aux else (out, relevances)
 
@@ -264,7 +285,7 @@ class Explanation:
         leaves: list[Any],
         companions: dict[int, Any],
         twins: list[Any] | None,
-        taps: Tapped = NO_TAPS,
+        taps: Taps = NO_TAPS,
     ):
         """The function's value, and its auxiliary arrays; ``twins`` are leaves at the baseline."""
         first, *rest = evaluate(self.plan, self.chosen, leaves, companions, taps, twins)
@@ -282,14 +303,19 @@ class Explanation:
             found[k] = found[k] + units[number] if number in units else found[k]
         return found
 
-    def vjp(self, twins: list[Any] | None) -> tuple[Any, Callable[[Any], list[Any]], Any]:
-        """``jax.vjp`` of the value, whose pullback gives relevances of the leaves."""
-        value = functools.partial(self.value, twins=twins)
-        first, pullback, rest = jax.vjp(value, self.call.leaves, self.companions, has_aux=True)
+    def vjp(self, twins: list[Any] | None, blamed: Constants) -> tuple[Any, Pullback, Any]:
+        """``jax.vjp`` of the value, whose pullback gives relevances of leaves and constants."""
 
-        def relevances(m: Any) -> list[Any]:
-            multipliers, units = pullback(m)
-            return self.combine(multipliers, units, twins)
+        def value(leaves: list[Any], companions: dict[int, Any], probes: dict[Any, Any]):
+            taps = Blamed(blamed, probes) if probes else NO_TAPS
+            return self.value(leaves, companions, twins, taps)
+
+        operands = self.call.leaves, self.companions, zero_probes(blamed)
+        first, pullback, rest = jax.vjp(value, *operands, has_aux=True)
+
+        def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
+            multipliers, units, constants = pullback(m)
+            return self.combine(multipliers, units, twins), constants
 
         return first, relevances, rest
 
@@ -307,16 +333,63 @@ def explain(call: Arguments, rules: RuleSet, has_aux: bool, baseline: Any = None
 
 
 def _vjp(
-    call: Arguments, rules: RuleSet, has_aux: bool, baseline: Any
-) -> tuple[Any, Callable[[Any], list[Any]]]:
+    call: Arguments, rules: RuleSet, has_aux: bool, baseline: Any, biases: bool | str
+) -> tuple[Any, Callable[[Any], tuple[list[Any], Any]]]:
     """``jax.vjp`` of the rewritten call, and from multipliers to relevances at its end."""
+    _check_biases(biases, baseline)
     made = explain(call, rules, has_aux, baseline)
     references = made.baseline
-    first, pullback, rest = made.vjp(None if references is None else references.one())
+    blamed = constants(made.plan, made.chosen, 1) if biases else {}
+    first, pullback, rest = made.vjp(None if references is None else references.one(), blamed)
 
-    def relevances(m: Any) -> list[Any]:
-        if references is None or references.many is None:
-            return call.restore(pullback(m))
-        return call.restore(references.mean(lambda twins: made.vjp(twins)[1](m)))
+    def relevances(m: Any) -> tuple[list[Any], Any]:
+        if references is not None and references.many is not None:
+            return call.restore(references.mean(lambda twins: made.vjp(twins, {})[1](m)[0])), None
+        found, amounts = pullback(m)
+        whole = total(amounts, first.dtype) if biases == "total" else by_layer(blamed, amounts)
+        return call.restore(found), whole
 
     return made.output.restore([first, *rest]), relevances
+
+
+def _check_biases(biases: bool | str, baseline: Any) -> None:
+    if biases not in (True, False, "total"):
+        raise ValueError(f'biases: expected True, False or "total", got {biases!r}.')
+    if biases and baseline is not None:
+        raise ValueError("biases: against a baseline constants cancel; none has any relevance.")
+
+
+def _multipliers(
+    fun: Callable[..., Any],
+    rules: Rules,
+    argnums: int | Sequence[int],
+    baseline: Any,
+    has_aux: bool,
+) -> Callable[..., Any]:
+    """Like ``jax.grad`` of ``fun``, but with the multipliers of the rules."""
+    rule_set = preset(default_rules(rules, baseline))
+
+    def multipliers(*args: Any, **kwargs: Any) -> Any:
+        if baseline is not None:
+            raise TypeError(
+                "multipliers: this relevance compares to a baseline of its own, so it is no "
+                "multiple of x. For the mean over many baselines give jaxrel.expected a function "
+                "of one: lambda x0: jaxrel.relevance(fun, rules, baseline=x0)."
+            )
+        call = Arguments(fun, args, kwargs, argnums)
+        made = explain(call, rule_set, has_aux)
+        if made.companions:
+            raise TypeError(
+                "multipliers: a rule such as Flat, WSquare or ZBox gives relevance to inputs that "
+                "are worth 0, so it is no multiple of x. Choose another rule for the first layer: "
+                "rules | {First(): ...}."
+            )
+
+        def value(leaves: list[Any]) -> tuple[Any, Any]:
+            return made.value(leaves, {}, None)
+
+        first, pullback, rest = jax.vjp(value, call.leaves, has_aux=True)
+        found = call.select(call.restore(pullback(jnp.ones_like(first))[0]))
+        return (found, made.output.restore([first, *rest])[1]) if has_aux else found
+
+    return multipliers

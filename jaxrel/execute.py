@@ -24,7 +24,7 @@ from .control import CONTROL_FLOW
 from .plan.primitives import OPAQUE
 from .plan.steps import Plan, Step
 from .switches import settle_selection
-from .taps import NO_TAPS, Tapped
+from .taps import NO_TAPS, Taps
 from .units import companioned, hand_on, hands_on, meet
 
 Twins = Sequence[Any]
@@ -36,7 +36,7 @@ def evaluate(
     chosen: Assignment,
     arguments: Sequence[Any],
     companions: Mapping[int, Any] = MappingProxyType({}),
-    taps: Tapped = NO_TAPS,
+    taps: Taps = NO_TAPS,
     twins: Twins | None = None,
 ) -> list[Any]:
     """Runs ``plan`` on ``arguments`` and returns its outputs.
@@ -57,7 +57,7 @@ def evaluate_both(
     chosen: Assignment,
     arguments: Sequence[Any],
     companions: Mapping[int, Any] = MappingProxyType({}),
-    taps: Tapped = NO_TAPS,
+    taps: Taps = NO_TAPS,
     twins: Twins | None = None,
 ) -> tuple[list[Any], list[Any]]:
     """Like :func:`evaluate`; returns outputs and their twins."""
@@ -73,10 +73,10 @@ def evaluate_both(
         others = [there.get(value) for value in step.operands]
         own = [beside[step.operands[k]] for k in step.live if step.operands[k] in beside]
         rule = chosen.get(id(step))
-        values, own = taps.inputs(step, values, own, others)
+        values, own = taps.inputs(step, values, own, others, env)
         with scope(step):
             results, made = _run(step, chosen, values, others, own, taps)
-            results = taps.outputs(step, rule, values, list(results), made)
+            results = taps.outputs(step, rule, values, list(results), made, env)
             wanted = not needed.isdisjoint(step.results)
             if wanted and hands_on(step, rule):
                 handed = hand_on(step, values, own, run_nodes)
@@ -86,7 +86,8 @@ def evaluate_both(
                     results[k], beside[value] = meet(results[k], made[k])
         env.update(zip(step.results, results, strict=True))
         there.update(_present(step.results, made))
-    return [env[value] for value in plan.outputs], [there.get(value) for value in plan.outputs]
+    outputs = taps.ends(plan, [env[value] for value in plan.outputs], env)
+    return outputs, [there.get(value) for value in plan.outputs]
 
 
 def _present(numbers: Sequence[int], twins: Twins) -> dict[int, Any]:
@@ -97,7 +98,7 @@ def _present(numbers: Sequence[int], twins: Twins) -> dict[int, Any]:
 class _Bodies:
     """Executes nested plans with the rules, and taps, of the whole."""
 
-    def __init__(self, chosen: Assignment, taps: Tapped):
+    def __init__(self, chosen: Assignment, taps: Taps):
         self.chosen, self.taps, self.tapped = chosen, taps, bool(taps.probes)
 
     def __call__(
@@ -114,7 +115,7 @@ def _run(
     values: list[Any],
     twins: list[Any],
     companions: list[Any],
-    taps: Tapped,
+    taps: Taps,
 ) -> tuple[Sequence[Any], Sequence[Any]]:
     """The results of a step and their twins."""
     with _compat.at_source(step.nodes[-1].eqn):

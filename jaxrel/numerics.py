@@ -68,8 +68,18 @@ def divide(a: jax.Array, b: jax.Array, otherwise: jax.Array | float = 0.0) -> ja
     return jnp.where(zero, jnp.asarray(otherwise, a.dtype), a / jnp.where(zero, 1, b))
 
 
+def difference(x: jax.Array, x0: jax.Array) -> jax.Array:
+    """X - x0, and 0 where both are the same infinity (a mask)."""
+    return jnp.where(jnp.isinf(x) & (x == x0), 0, x - x0)
+
+
 def kept_share(z: jax.Array, eps: Eps) -> jax.Array:
-    """Z / S(z), the share of relevance that a stabiliser keeps; 1 at z = 0 with eps = 0."""
+    """Z / S(z), the share of relevance that a stabiliser keeps; 1 at z = 0 with eps = 0.
+
+    A z that overflowed counts as the largest number: what comes of it may still be finite (tanh).
+    """
+    largest = float(jnp.finfo(z.dtype).max)
+    z = jnp.clip(z, -largest, largest)
     return divide(z, stabilize(z, eps), otherwise=1.0)
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from .apply import hyperparameters, view_of
 from .assign import Assignment
+from .numerics import difference
 from .plan.steps import Plan, Step
 from .rules import Gradient
 
@@ -60,7 +61,7 @@ def _tap(x: jax.Array, probe: jax.Array, twin: jax.Array) -> jax.Array:
 
 
 _tap.defvjp(
-    lambda x, probe, twin: (x, (x - twin, probe)),
+    lambda x, probe, twin: (x, (difference(x, twin), probe)),
     lambda kept, m: (m, jnp.sum(kept[0] * m).astype(kept[1].dtype), None),
 )
 
@@ -105,6 +106,49 @@ def run_plain(leaves: Any, values: Any, z: jax.Array, probe: Any) -> jax.Array:
     return z
 
 
+class Taps(Protocol):
+    """What is read off as a plan is executed: an audit's books, or the relevance of constants.
+
+    Attributes:
+      probes: operands whose cotangents are what is read off; empty: nothing is.
+    """
+
+    @property
+    def probes(self) -> Mapping[Any, jax.Array]:
+        """See above."""
+        ...
+
+    def at(self, index: jax.Array) -> Taps:
+        """Those inside one iteration of a loop."""
+        ...
+
+    def inputs(
+        self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any], env: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """Taps the operands of a step, and companions of the live ones."""
+        ...
+
+    def companions(self, step: Step, companions: list[Any]) -> list[Any]:
+        """Taps the companions of a step's results."""
+        ...
+
+    def outputs(
+        self,
+        step: Step,
+        rule: Any,
+        values: Sequence[Any],
+        results: list[Any],
+        twins: Sequence[Any],
+        env: Any,
+    ) -> list[Any]:
+        """Taps the results of a step."""
+        ...
+
+    def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:
+        """Taps the results of a plan."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Tapped:
     """Puts taps around the steps of a plan as it is executed.
@@ -124,8 +168,11 @@ class Tapped:
         inner = {key: p[index] for key, p in self.probes.items() if p.ndim > 1}
         return Tapped({**self.probes, **inner})
 
-    def inputs(self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any]):
+    def inputs(
+        self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any], env: Any
+    ):
         """Taps the live operands of a step, and their companions."""
+        del env
         probe = self.of(step)
         if probe is None:
             return values, companions
@@ -146,8 +193,10 @@ class Tapped:
         values: Sequence[Any],
         results: list[Any],
         twins: Sequence[Any],
+        env: Any,
     ):
         """Taps the results of a step; against a baseline its constants cancel."""
+        del env
         probe = self.of(step)
         if probe is None:
             return results
@@ -155,6 +204,11 @@ class Tapped:
         if not compared and step.kind in ("matmul", "linear", "nonlinearity") and len(results) == 1:
             results = [tap_bias(step, rule, values, results[0], probe[BIAS])]
         return [tap(z, probe[IN], z0) for z, z0 in zip(results, twins, strict=True)]
+
+    def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:
+        """Taps the results of a plan: there is nothing to read off."""
+        del plan, env
+        return outputs
 
 
 NO_TAPS = Tapped({})

@@ -1,6 +1,8 @@
 """Networks whose relevances other systems have computed, and what they computed.
 
-`tests/golden/cases.json` describes networks and cases; `tests/golden/<system>/<net>.npz` holds the
+`tests/golden/cases.json` describes networks and cases: of rules on one input (`cases`), of averages
+around a rule set (`around`), of rules that compare to a baseline (`baseline`).
+`tests/golden/<system>/<net>.npz` holds the
 weights of one network as PyTorch has them (`w/<layer>.weight`: dense (out, in), convolution OIHW),
 an input `x` (NCHW), outputs `y`, target classes, and one relevance `attr/<case>` for each case.
 
@@ -34,7 +36,7 @@ class Case:
     Attributes:
         id: `<system>/<net>/<name>`.
         start: What its backward pass starts with at the outputs: `one` at the target class, the
-            `logit` there, or the array `start_random`.
+            `logit` there, the array `start_random`, or one at `each` output in turn.
         hyper: Hyper-parameters, in the system's own words.
     """
 
@@ -62,9 +64,9 @@ def _description() -> dict[str, Any]:
     return json.loads((GOLDEN / "cases.json").read_text())
 
 
-def cases(system: str) -> list[Case]:
-    """All cases of one system."""
-    found = [Case(**case) for case in _description()["cases"]]
+def cases(system: str, part: str = "cases") -> list[Case]:
+    """All cases of one system in one part of the description."""
+    found = [Case(**case) for case in _description()[part]]
     return [case for case in found if case.id.startswith(f"{system}/")]
 
 
@@ -73,7 +75,8 @@ def arrays(net: str) -> dict[str, np.ndarray]:
     """Everything in a network's file, and `onehot` of its targets."""
     with np.load(GOLDEN / f"{net}.npz") as file:
         found = dict(file)
-    found["onehot"] = np.eye(found["y"].shape[-1])[found["target"]]
+    if "target" in found:
+        found["onehot"] = np.eye(found["y"].shape[-1])[found["target"]]
     return found
 
 
@@ -149,6 +152,7 @@ ACTIVATIONS = {
     "sigmoid": jax.nn.sigmoid,
     "softplus": jax.nn.softplus,
     "softmax": jax.nn.softmax,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
 }
 
 

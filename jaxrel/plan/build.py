@@ -69,8 +69,17 @@ def build_plan(
     groups = _find_groups(view, goals, fold, parts)
     steps = [_step(view, group, bodies.get(i, ())) for i, group in _used(view, groups, goals)]
     outputs = [facts[value] for value in graph.outputs]
-    live = tuple(fact.live for fact in outputs)
-    return Plan(tuple(steps), graph.inputs, graph.outputs, graph.constants, live, jaxpr), outputs
+    plan = Plan(
+        steps=tuple(steps),
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+        constants=graph.constants,
+        live_inputs=tuple(fact.live for fact in inputs),
+        live_outputs=tuple(fact.live for fact in outputs),
+        avals=graph.avals,
+        jaxpr=jaxpr,
+    )
+    return plan, outputs
 
 
 def _find_groups(

@@ -57,6 +57,11 @@ ELEMENTWISE = frozenset(
 )
 """Elementwise functions of several operands, none of them linear."""
 
+ODD = frozenset(
+    "abs asin asinh atan atanh cbrt erf erf_inv expm1 log1p sin sinh sqrt square tan tanh".split()
+)
+"""Functions of :data:`UNARY` that are 0 at 0."""
+
 LOGICAL = frozenset(
     "eq ne ge gt le lt eq_to le_to lt_to and or not xor is_finite shift_left "
     "shift_right_arithmetic shift_right_logical population_count clz".split()

@@ -117,7 +117,9 @@ class Plan:
       inputs: value numbers of the arguments.
       outputs: value numbers of the results.
       constants: literals and closed-over values by number.
+      live_inputs: for each input whether it is live.
       live_outputs: for each output whether it is live.
+      avals: shape and dtype of each value number.
       jaxpr: what was read, to be executed as it is where no step has a rule of its own.
     """
 
@@ -125,7 +127,9 @@ class Plan:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     constants: dict[int, Any]
+    live_inputs: tuple[bool, ...]
     live_outputs: tuple[bool, ...]
+    avals: dict[int, Any]
     jaxpr: Any
 
     def walk(self) -> Iterator[Step]:

@@ -26,6 +26,8 @@ from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
+from ..numerics import difference
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -80,14 +82,14 @@ class View:
         """Inputs minus those at the baseline; the inputs themselves if there is none."""
         if self.baseline is None:
             return self.inputs
-        return tuple(x - x0 for x, x0 in zip(self.inputs, self.baseline.inputs, strict=True))
+        return tuple(map(difference, self.inputs, self.baseline.inputs))
 
     @property
     def change(self) -> Any:
         """Output minus that at the baseline; the output itself if there is none."""
         if self.baseline is None:
             return self.output
-        return jax.tree.map(lambda y, y0: y - y0, self.output, self.baseline.output)
+        return jax.tree.map(difference, self.output, self.baseline.output)
 
     def of_differences(self) -> View:
         """An affine step as the linear map from differences to differences."""
@@ -226,9 +228,11 @@ class Rule:
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """Relevance that goes to the step's additive constants, in the output's shape.
 
-        By default f(0) m: what the plain VJP, and the slope, leave to them.
+        By default f(0) m: what the plain VJP, and the slope, leave to them. A pole at 0, or a fill
+        by infinity, is worth nothing.
         """
-        return m * view.function(*(jnp.zeros_like(x) for x in view.inputs))
+        f0 = view.function(*(jnp.zeros_like(x) for x in view.inputs))
+        return m * jnp.where(jnp.isfinite(f0), f0, 0)
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""

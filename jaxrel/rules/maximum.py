@@ -133,35 +133,14 @@ class SoftmaxLimit(MaximumRule):
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """See :class:`MaximumRule`."""
+        ties = (a == y).astype(a.dtype)
+        limit = jnp.where(y > 0, ties / ties.sum(0), _uniform(a, y))
         if isinstance(self.beta, float) and self.beta == float("inf"):
-            ties = (a == y).astype(a.dtype)
-            return jnp.where(y > 0, ties / ties.sum(0), _uniform(a, y))
-        present = jnp.isfinite(a)
-        beta, largest = jnp.asarray(self.beta, a.dtype), float(jnp.finfo(a.dtype).max) / 4
-        u = jnp.clip(beta * jnp.where(present, a, y), -largest, largest)
-        top = jnp.clip(beta * y, -largest, largest)
-        n, shift = present.sum(0), jnp.maximum(top, 0)  # sums are in units of exp(shift)
-        excess = jnp.where(
-            jnp.abs(u) < 1,
-            jnp.expm1(_within(u, 1)) * jnp.exp(-shift),
-            jnp.exp(u - shift) - jnp.exp(-shift),
-        )
-        mean_excess = (present * excess).sum(0) / n
-        mean = (present * jnp.exp(u - top)).sum(0) / n
-        unit = jnp.exp(jnp.minimum(shift, 40))
-        small = mean_excess * unit  # M - 1, where that can be small
-        log_mean = jnp.where(
-            jnp.abs(small) < 0.5, jnp.log1p(_within(small, 0.5)), top + jnp.log(mean)
-        )
-        near = float(jnp.finfo(a.dtype).eps) ** 0.25
-        s, v = _within(small, near), _within(u, near)
-        log_slope = _quotient(
-            log_mean, mean_excess, jnp.abs(small) < near, unit * (1 - s / 2 + s * s / 3)
-        )
-        exp_slope = _quotient(
-            excess, u, jnp.abs(u) < near, jnp.exp(-shift) * (1 + v / 2 + v * v / 6)
-        )
-        return present * log_slope * exp_slope / n
+            return limit
+        beta = jnp.asarray(self.beta, a.dtype)  # it may be traced, and inf then as well
+        # So far out the limit is exact to rounding: of two values one is negligible, or they tie.
+        hard = jnp.isinf(beta) | (jnp.abs(beta * y) > float(jnp.finfo(a.dtype).eps) ** -2)
+        return jnp.where(hard, limit, _soft(a, y, jnp.where(hard, 0, beta)))
 
     def factors_between(
         self, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
@@ -173,6 +152,36 @@ class SoftmaxLimit(MaximumRule):
         beta = jnp.where(hard, 1, jnp.asarray(self.beta, a.dtype))
         soft = _soft_factors(beta, a, y, a0, y0)
         return jnp.where(hard, CrossMax().factors_between(a, y, a0, y0), soft)
+
+
+def _soft(a: jax.Array, y: jax.Array, beta: jax.Array) -> jax.Array:
+    """Factors through the soft maximum, where beta y is no larger than 1 / eps^2."""
+    largest, present = float(jnp.finfo(a.dtype).max), jnp.isfinite(a)
+    a = jnp.where(present, a, y)
+    u, top, n = jnp.clip(beta * a, -largest, largest), beta * y, present.sum(0)
+    # A difference of products would be rounded in units of top, which may be anything.
+    gap = jnp.maximum(jnp.where(a > y, 0, a - y), -largest)
+    below = jnp.clip(beta * gap, -largest, largest)
+    shift = jnp.where(top > 0, top, 0)  # sums are in units of exp(shift)
+    excess = jnp.where(
+        jnp.abs(u) < 1,
+        jnp.expm1(_within(u, 1)) * jnp.exp(-shift),
+        jnp.exp(jnp.where(top > 0, below, u)) - jnp.exp(-shift),
+    )
+    mean_excess = (present * excess).sum(0) / n
+    mean = (present * jnp.exp(below)).sum(0) / n
+    unit = jnp.exp(jnp.minimum(shift, 40))
+    small = mean_excess * unit  # M - 1, where that can be small
+    log_mean = jnp.where(jnp.abs(small) < 0.5, jnp.log1p(_within(small, 0.5)), top + jnp.log(mean))
+    near = float(jnp.finfo(a.dtype).eps) ** 0.25
+    s, v, flat = _within(small, near), _within(u, near), jnp.abs(u) < near
+    log_slope = _quotient(
+        log_mean, mean_excess, jnp.abs(small) < near, unit * (1 - s / 2 + s * s / 3)
+    )
+    exp_slope = _quotient(
+        excess / jnp.where(flat, 1, beta), a, flat, jnp.exp(-shift) * (1 + v / 2 + v * v / 6)
+    )
+    return present * log_slope * exp_slope / n
 
 
 def _soft_factors(
