@@ -20,11 +20,9 @@ work: `--share 0/2` and `--share 1/2`, then a last call without it, which writes
 """
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,6 @@ from experiments.backgrounds.judge import judge, validate
 from experiments.backgrounds.recipes import Recipe
 
 EPOCHS = 10
-_TOLERANCE = 0.02
 _QUICK = ("plain", "oracle", "composites", recipes.BEST.name, "zplus:outside_share")
 
 
@@ -65,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Train with relevance where the background tells the class.",
     )
     parser.add_argument("--seeds", type=int, default=5, help="how many (default: %(default)s)")
+    parser.add_argument(
+        "--other-seeds",
+        type=int,
+        default=3,
+        help="how many for recipes that no figure is about (default: %(default)s)",
+    )
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
     parser.add_argument(
         "--recipes",
@@ -105,11 +108,12 @@ def _run(options: argparse.Namespace) -> None:
     part, parts = _share(options.share)
     chosen = _chosen(options)
     experiment = Experiment(options, epochs)
-    rows = []
+    rows, core = [], {recipe.name for recipe in recipes.core()}
     with tqdm(chosen[part::parts], desc="recipes", disable=None) as bar:
         for recipe in bar:
             bar.set_postfix_str(recipe.name)
-            rows += experiment.recipe(recipe, seeds, sweep=not options.quick)
+            count = seeds if recipe.name in core else min(seeds, options.other_seeds)
+            rows += runs.sweep(experiment.run, recipe, count, options.quick)
     if parts == 1:
         _write(options.output, rows, experiment.settings | {"seeds": seeds})
 
@@ -150,19 +154,6 @@ class Experiment:
         self.split = pictures.split(*animals.load(animals.fetch(options.cache)))
         self.rendered: dict[tuple[int, float], pictures.Data] = {}
 
-    def recipe(self, recipe: Recipe, seeds: int, sweep: bool) -> list[dict[str, Any]]:
-        """Sweep lambda with the first seed, choose one, train it with the other seeds."""
-        if sweep:
-            swept = [self.run(recipe, weight, 0) for weight in recipe.weights]
-        else:
-            swept = [self.run(recipe, recipe.weights[len(recipe.weights) // 2], 0)]
-        best = max(row["validation_score"] for row in swept)
-        weight = max(
-            row["lambda"] for row in swept if row["validation_score"] >= best - _TOLERANCE
-        )
-        rows = [row | {"chosen": row["lambda"] == weight} for row in swept]
-        return rows + [self.run(recipe, weight, s) | {"chosen": True} for s in range(1, seeds)]
-
     def run(self, recipe: Recipe, weight: float, seed: int) -> dict[str, Any]:
         """The row of one run."""
         name = self.store.name(recipe, weight, seed)
@@ -170,24 +161,16 @@ class Experiment:
             return row
         start = time.perf_counter()
         data = self.data(seed, recipe.correlation)
-        with tqdm(desc=f"{recipe.name} {weight:g} {seed}", leave=False, disable=None) as bar:
-
-            def progress(step: int, steps: int) -> None:
-                bar.total = steps
-                bar.update(step - bar.n)
-
-            params = runs.train(
-                recipe,
-                weight,
-                seed,
-                data,
-                self.settings["epochs"] * recipe.patience,
-                checkpoints=self.store.checkpoints(name),
-                every=self.every,
-                after_step=progress,
-            )
-        row = {key: value for key, value in recipe._asdict().items() if key in report.COLUMNS}
-        row |= {"recipe": recipe.name, "lambda": weight, "seed": seed, **self.settings}
+        params = runs.train(
+            runs.problem(recipe, data, seed),
+            weight,
+            seed,
+            self.settings["epochs"] * recipe.patience,
+            checkpoints=self.store.checkpoints(name),
+            every=self.every,
+            title=name,
+        )
+        row = report.row(recipe, weight, seed) | self.settings
         row |= judge(params, recipe, data) | validate(params, data)
         self.store.write(name, row | {"seconds": time.perf_counter() - start})
         return row
@@ -204,11 +187,7 @@ class Experiment:
 def _write(folder: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -> None:
     """Write the table, the figures and how they were made."""
     report.write_csv(folder / "dogs_and_wolves.csv", rows)
-    versions = {name: metadata.version(name) for name in ("jax", "flax", "optax")}
-    facts = settings | versions | {"python": platform.python_version()}
-    command = "python -m experiments.dogs_and_wolves"
-    text = f"`{command}`: {', '.join(f'{key} {value}' for key, value in facts.items())}.\n"
-    text += "Mean and standard deviation over the seeds, in percent.\n\n"
+    text = report.describe("python -m experiments.dogs_and_wolves", settings)
     text += report.markdown(rows) + "\n"
     (folder / "dogs_and_wolves.md").write_text(text)
     report.figure(folder / "dogs_and_wolves.png", rows)

@@ -203,7 +203,9 @@ def test_the_gradient_is_that_of_finite_differences(params, batch):
         network, None, training.outside_sum_squared, weight=0.5, counterfactual=0.7
     )
     total = functools.partial(loss, baseline=x[::-1])
-    direction = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params)
+    direction = jax.tree.map(
+        lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), params
+    )
 
     def along(t):
         moved = jax.tree.map(lambda leaf, d: leaf + t * d, params, direction)
@@ -327,9 +329,7 @@ def test_batch_statistics_and_dropout(batch):
         )
 
     loss = training.relevance_loss(fun, "slope", training.outside_share, has_aux=True)
-    state = TrainState.create(
-        apply_fn=model.apply, params=variables["params"], tx=optax.adam(1e-2)
-    )
+    state = TrainState.create(apply_fn=model.apply, params=variables["params"], tx=optax.adam(1e-2))
     stats, key = variables["batch_stats"], jax.random.key(1)
 
     @jax.jit

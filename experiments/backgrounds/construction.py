@@ -8,9 +8,9 @@ the epsilon kind, slope, gradient times input, the gradient itself all find the 
 nothing else, and the relevances add up to the margin. But the sign of the margin is that of
 (snow - grass): exchange the background and the answer changes, whatever the animal.
 
-Against zero the explanation is true, and useless: it says where the value of a live unit comes from
-and not what keeps the other unit dead. Against the same picture with the other background, every
-one of the change's terms goes through the weights M, and the whole of it is found in the background.
+Against zero the explanation is true, and useless: it says where the value of a live unit comes
+from and not what keeps the other unit dead. Against the same picture with the other background,
+the change goes through the weights M, and the whole of it is found in the background.
 """
 
 from pathlib import Path
@@ -54,7 +54,9 @@ def scenes() -> tuple[jax.Array, jax.Array]:
     mask = (detectors()["object"][..., :1] > 0).astype(jnp.float32)
     texture = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1, (2, SIDE, SIDE)), jnp.float32)
     on = [
-        jnp.concatenate([mask, *(texture[k, ..., None] * (1 - mask) * (k == i) for k in (0, 1))], -1)
+        jnp.concatenate(
+            [mask, *(texture[k, ..., None] * (1 - mask) * (k == i) for k in (0, 1))], -1
+        )
         for i in (0, 1)
     ]
     return jnp.stack(on), jnp.stack([mask, mask])

@@ -117,9 +117,7 @@ def textures() -> np.ndarray:
     return np.stack([grass, 0.3 + 0.7 * gravel, brick])
 
 
-def make(
-    animals: dict[str, Animals], seed: int, correlation: float = 1.0, copies: int = 3
-) -> Data:
+def make(animals: dict[str, Animals], seed: int, correlation: float = 1.0, copies: int = 3) -> Data:
     """Render the pictures of one run.
 
     Args:

@@ -19,17 +19,34 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
+from tqdm import tqdm
 
 from experiments.backgrounds import recipes
 from experiments.backgrounds.network import Network
 from experiments.backgrounds.pictures import SIZE, Data
-from experiments.backgrounds.recipes import Recipe
+from experiments.backgrounds.recipes import Loss, Recipe
 
 BATCH = 64
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-3
 RAMP = 0.25
 """The share of all steps in which lambda grows from 0, linearly, so that no network gives up."""
+TOLERANCE = 0.02
+"""Of all lambdas whose validation score is as near as this to the best, the largest is chosen."""
+
+
+class Problem(NamedTuple):
+    """What a run minimises.
+
+    Attributes:
+        loss: See `recipes.loss`. The step is compiled once for each.
+        given: What the loss may look at; `labels` tells how many training pictures there are.
+        params: To begin with.
+    """
+
+    loss: Loss
+    given: dict[str, jax.Array]
+    params: Any
 
 
 class State(NamedTuple):
@@ -40,56 +57,72 @@ class State(NamedTuple):
     step: jax.Array
 
 
+def problem(recipe: Recipe, data: Data, seed: int) -> Problem:
+    """Put together what a recipe minimises on dogs and wolves.
+
+    Args:
+        recipe: The recipe.
+        data: The pictures, rendered with the same seed.
+        seed: Of the parameters, and of what the recipe draws.
+    """
+    params = Network().init(jax.random.key(seed), jnp.zeros((1, SIZE, SIZE, 1)))["params"]
+    given = recipes.arrays(recipe, data, seed)
+    return Problem(recipes.loss(recipes.anonymous(recipe)), given, params)
+
+
 def train(
-    recipe: Recipe,
+    problem: Problem,
     weight: float,
     seed: int,
-    data: Data,
     epochs: int,
     *,
+    batch: int = BATCH,
     checkpoints: Path | None = None,
     every: int = 200,
-    after_step: Callable[[int, int], None] = lambda step, steps: None,
+    title: str = "",
+    after_step: Callable[[int], None] = lambda step: None,
 ) -> Any:
     """Train a network.
 
     Args:
-        recipe: What to minimise.
+        problem: What to minimise.
         weight: Its lambda.
-        seed: Of parameters, order and references.
-        data: The pictures, rendered with the same seed.
+        seed: Of order and references.
         epochs: How often every training picture is seen.
+        batch: How many pictures make a step.
         checkpoints: A directory of this run's own; None keeps no checkpoints. It is removed when
             the run is complete.
         every: Steps between checkpoints.
-        after_step: Called with the number of steps done and of all steps.
+        title: Of the progress bar.
+        after_step: Called with the number of steps done.
 
     Returns:
         The parameters.
     """
-    given = recipes.arrays(recipe, data, seed)
-    per_epoch = len(given["labels"]) // BATCH
+    count = len(problem.given["labels"])
+    per_epoch = count // batch
     steps = per_epoch * epochs
-    optimizer = _optimizer(steps)
-    params = Network().init(jax.random.key(seed), jnp.zeros((1, SIZE, SIZE, 1)))["params"]
-    state = State(params, optimizer.init(params), jnp.asarray(0))
+    params = jax.tree.map(jnp.copy, problem.params)  # steps reuse the memory of their state
+    state = State(params, _optimizer(steps).init(params), jnp.asarray(0))
     manager = None
     if checkpoints is not None:
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         manager = ocp.CheckpointManager(checkpoints.absolute(), options=options)
-        if manager.latest_step() is not None:
-            state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
-    take_step = _step(recipe._replace(name="", weights=(), correlation=1.0, patience=1), steps)
+        if (latest := manager.latest_step()) is not None:
+            state = manager.restore(latest, args=ocp.args.StandardRestore(state))
+    take_step = _step(problem.loss, steps)
     epoch, order = -1, np.empty(0)
-    for step in range(int(state.step), steps):
+    done = int(state.step)
+    bar = tqdm(range(done, steps), title, initial=done, total=steps, leave=False, disable=None)
+    for step in bar:
         if step // per_epoch != epoch:
             epoch = step // per_epoch
-            order = np.random.default_rng([seed, 3, epoch]).permutation(len(given["labels"]))
-        place = step % per_epoch * BATCH
-        state = take_step(state, order[place : place + BATCH], given, weight, seed)
+            order = np.random.default_rng([seed, 3, epoch]).permutation(count)
+        place = step % per_epoch * batch
+        state = take_step(state, order[place : place + batch], problem.given, weight, seed)
         if manager is not None and (step + 1) % every == 0 and step + 1 < steps:
             manager.save(step + 1, args=ocp.args.StandardSave(state))
-        after_step(step + 1, steps)
+        after_step(step + 1)
     if manager is not None and checkpoints is not None:
         manager.close()
         shutil.rmtree(checkpoints)
@@ -102,9 +135,9 @@ def _optimizer(steps: int) -> optax.GradientTransformation:
 
 
 @functools.lru_cache(maxsize=2)
-def _step(recipe: Recipe, steps: int) -> Callable[..., State]:
-    """Compile a recipe's step; lambda and seed are arguments, so that a sweep compiles once."""
-    loss, optimizer = recipes.loss(recipe), _optimizer(steps)
+def _step(loss: Loss, steps: int) -> Callable[..., State]:
+    """Compile a step; lambda and seed are arguments, so that a sweep compiles once."""
+    optimizer = _optimizer(steps)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: State, batch: Any, given: Any, weight: Any, seed: Any) -> State:
@@ -115,6 +148,28 @@ def _step(recipe: Recipe, steps: int) -> Callable[..., State]:
         return State(optax.apply_updates(state.params, updates), changed, state.step + 1)
 
     return step
+
+
+def sweep(
+    run: Callable[[Recipe, float, int], dict[str, Any]], recipe: Recipe, seeds: int, quick: bool
+) -> list[dict[str, Any]]:
+    """Sweep lambda with the first seed, choose one, and train it with the other seeds.
+
+    Args:
+        run: Trains and judges: from recipe, lambda and seed to a row with `validation_score`.
+        recipe: Its `weights` are tried.
+        seeds: How many.
+        quick: Whether to try only the one in the middle.
+
+    Returns:
+        All rows, with the column `chosen`.
+    """
+    weights = recipe.weights[len(recipe.weights) // 2 :][:1] if quick else recipe.weights
+    swept = [run(recipe, weight, 0) for weight in weights]
+    enough = max(row["validation_score"] for row in swept) - TOLERANCE
+    weight = max(row["lambda"] for row in swept if row["validation_score"] >= enough)
+    rows = [row | {"chosen": row["lambda"] == weight} for row in swept]
+    return rows + [run(recipe, weight, seed) | {"chosen": True} for seed in range(1, seeds)]
 
 
 class Store:

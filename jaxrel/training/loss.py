@@ -94,9 +94,7 @@ def relevance_loss(
     counterfactual: float | jax.Array = 0.0,
     of: Literal["relevance", "multiplier"] = "relevance",
     explained: Callable[[jax.Array, Any], jax.Array] = margin,
-    task: Callable[
-        [jax.Array, Any], jax.Array
-    ] = optax.softmax_cross_entropy_with_integer_labels,
+    task: Callable[[jax.Array, Any], jax.Array] = optax.softmax_cross_entropy_with_integer_labels,
     has_aux: bool = False,
 ) -> Callable[..., tuple[jax.Array, Outcome]]:
     """Returns a loss: the task's, and a penalty on the relevance of the inputs.
