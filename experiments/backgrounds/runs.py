@@ -98,9 +98,14 @@ def train(
 
     Returns:
         The parameters.
+
+    Raises:
+        ValueError: There are fewer training pictures than make a step.
     """
     count = len(problem.given["labels"])
     per_epoch = count // batch
+    if per_epoch == 0:
+        raise ValueError(f"{count} training pictures are fewer than a batch, {batch}")
     steps = per_epoch * epochs
     params = jax.tree.map(jnp.copy, problem.params)  # steps reuse the memory of their state
     state = State(params, _optimizer(steps).init(params), jnp.asarray(0))
