@@ -23,7 +23,7 @@ from .assign import Assignment, assign
 from .baseline import Baseline, read_baseline
 from .blame import Blamed, Constant, Key, by_layer, constants, total, zero_probes
 from .execute import evaluate
-from .multipliers import with_multipliers
+from .multipliers import RelevanceFunction, with_multipliers
 from .naming import leaf_paths, named_modules, reachable
 from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
@@ -34,6 +34,8 @@ from .taps import NO_TAPS, Taps
 from .units import companioned
 
 Rules = RuleSet | str | None
+_SLOPE = preset("slope")
+
 Constants = Mapping[Key, Constant]
 Pullback = Callable[[Any], tuple[list[Any], dict[Key, Any]]]
 
@@ -46,7 +48,7 @@ def relevance(
     baseline: Any = None,
     biases: bool | str = False,
     has_aux: bool = False,
-) -> Callable[..., Any]:
+) -> RelevanceFunction:
     """Returns a function that explains the value of ``fun`` by its arguments.
 
     Like ``jax.grad``, but R = x * m, where m is the multiplier that the rules send back instead of
@@ -98,7 +100,7 @@ def relevance(
         out, result = both(*args, **kwargs)
         return (result, out[1]) if has_aux else result
 
-    multipliers = _multipliers(fun, rules, argnums, baseline, has_aux)
+    multipliers = _multipliers(fun, rules, argnums, baseline, biases, has_aux)
     return with_multipliers(relevance_fun, multipliers, argnums)
 
 
@@ -236,11 +238,13 @@ def _rule_name(step: Step, rules: RuleSet) -> str:
 
 def default_rules(rules: Rules, baseline: Any = None) -> RuleSet | str:
     """The rule set that is meant where none is given."""
-    return rules or ("slope" if baseline is None else "compare_to_baseline")
+    if rules is not None:
+        return rules
+    return "slope" if baseline is None else "compare_to_baseline"
 
 
 def trace(
-    call: Arguments, rules: RuleSet, explained: int | None = None
+    call: Arguments, rules: RuleSet = _SLOPE, explained: int | None = None
 ) -> tuple[Plan, SplitOutput]:
     """Traces a call to a plan, and remembers how its outputs are put together.
 
@@ -364,6 +368,7 @@ def _multipliers(
     rules: Rules,
     argnums: int | Sequence[int],
     baseline: Any,
+    biases: Any,
     has_aux: bool,
 ) -> Callable[..., Any]:
     """Like ``jax.grad`` of ``fun``, but with the multipliers of the rules."""
@@ -375,6 +380,11 @@ def _multipliers(
                 "multipliers: this relevance compares to a baseline of its own, so it is no "
                 "multiple of x. For the mean over many baselines give jaxrel.expected a function "
                 "of one: lambda x0: jaxrel.relevance(fun, rules, baseline=x0)."
+            )
+        if biases:
+            raise TypeError(
+                f"multipliers: with biases={biases!r} part of the relevance goes to biases, which "
+                "are no multiple of x. Make a relevance without."
             )
         call = Arguments(fun, args, kwargs, argnums)
         made = explain(call, rule_set, has_aux)

@@ -47,12 +47,12 @@ def leaves_like(call: Arguments, tree: Any, what: str, leading: bool = False) ->
 
 def _leaf_like(leaf: Any, x: jax.Array, what: str, leading: bool) -> jax.Array:
     try:
-        dtype = jnp.result_type(leaf)
+        found = jnp.asarray(leaf)
     except TypeError:
         raise TypeError(f"{what}: expected an array, got {type(leaf).__name__}.") from None
-    if not jnp.issubdtype(dtype, jnp.floating) and not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"{what}: has dtype {dtype}; it must be real.")
-    shape = jnp.shape(leaf)
+    if not any(jnp.issubdtype(found.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+        raise TypeError(f"{what}: has dtype {found.dtype}; it must be real.")
+    shape = found.shape
     if leading and (not shape or not shape[0]):
         raise ValueError(
             f"{what}: has shape {shape}; its first axis must be that of the baselines, at least 1."
@@ -63,7 +63,7 @@ def _leaf_like(leaf: Any, x: jax.Array, what: str, leading: bool) -> jax.Array:
             f"{what}: has shape {shape}, which does not broadcast{rest} to {x.shape}, the shape of "
             "what is explained."
         )
-    return jnp.asarray(leaf).astype(wide(x))
+    return found.astype(wide(x))
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

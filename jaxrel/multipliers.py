@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 import jax
 
@@ -39,11 +39,20 @@ class Multipliers:
         return self.fun(*args, **kwargs)
 
 
+class RelevanceFunction(Protocol):
+    """A function that returns relevance, and carries its multipliers."""
+
+    multipliers: Multipliers
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the relevance of the explained arguments."""
+
+
 def with_multipliers(
     relevance_fn: Callable[..., Any],
     multipliers: Callable[..., Any],
     argnums: int | Sequence[int] = 0,
-) -> Callable[..., Any]:
+) -> RelevanceFunction:
     """Attaches multipliers to a relevance function.
 
     Args:
@@ -55,7 +64,7 @@ def with_multipliers(
       ``relevance_fn``.
     """
     vars(relevance_fn)["multipliers"] = Multipliers(multipliers, relevance_fn, argnums)
-    return relevance_fn
+    return cast(RelevanceFunction, relevance_fn)
 
 
 def multipliers_of(relevance_fn: Any) -> Multipliers | None:

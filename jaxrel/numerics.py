@@ -15,7 +15,9 @@ import jax.numpy as jnp
 
 
 def sign(z: jax.Array) -> jax.Array:
-    """sgn+(z): the sign of z with sgn+(0) = +1, in z's dtype."""
+    """sgn+(z): the sign of z with sgn+(0) = +1, in z's dtype; z / |z| for complex z."""
+    if jnp.issubdtype(z.dtype, jnp.complexfloating):
+        return jnp.where(z == 0, 1, jnp.sign(z))
     return jnp.where(z < 0, -1, 1).astype(z.dtype)
 
 
@@ -129,6 +131,8 @@ def homogeneous_secant(
     Args:
       f, x, x0, y, y0: as for :func:`secant`.
     """
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):  # abs, which is no line between any two
+        return secant(f, x, x0, y, y0)
     apart = (x > 0) != (x0 > 0)
     steep = jnp.where(apart, y - y0, 0) / jnp.where(apart, x - x0, 1)
     return jnp.where(apart, steep, _slope(f, x / 2 + x0 / 2))

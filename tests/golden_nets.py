@@ -2,9 +2,9 @@
 
 `tests/golden/cases.json` describes networks and cases: of rules on one input (`cases`), of averages
 around a rule set (`around`), of rules that compare to a baseline (`baseline`).
-`tests/golden/<system>/<net>.npz` holds the
-weights of one network as PyTorch has them (`w/<layer>.weight`: dense (out, in), convolution OIHW),
-an input `x` (NCHW), outputs `y`, target classes, and one relevance `attr/<case>` for each case.
+`tests/golden/<system>/<net>.npz` holds the weights of one network as PyTorch has them
+(`w/<layer>.weight`: dense (out, in), convolution OIHW), an input `x` (NCHW), outputs `y`, target
+classes, baselines, and one relevance `attr/<case>` for each case.
 
 A network is written once, over the names of its layers, and built twice: in plain lax, as PyTorch
 does it, and in linen, with channels last. The transformers are written in plain jnp only.
@@ -80,15 +80,20 @@ def arrays(net: str) -> dict[str, np.ndarray]:
     return found
 
 
+def compiled(fun: Callable) -> Callable:
+    """A function compiled with as little effort as possible."""
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    if jax.__version_info__ < (0, 11):
+        options["xla_cpu_use_fusion_emitters"] = False
+    return jax.jit(fun, compiler_options=options)
+
+
 def quick(fun: Callable) -> Callable:
     """A function that is called once: not compiled at all, or with as little effort as possible.
 
     Operation by operation is cheaper than compiling as a whole, but for an option of older XLAs.
     """
-    if jax.__version_info__ >= (0, 11):
-        return fun
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return jax.jit(fun, compiler_options=options)
+    return fun if jax.__version_info__ >= (0, 11) else compiled(fun)
 
 
 def check(case: Case, got: Any, tolerance: float = 1e-7) -> None:
@@ -119,10 +124,10 @@ def in_layout(x: np.ndarray, framework: str) -> np.ndarray:
     return np.moveaxis(x, 1, -1) if framework == "linen" and x.ndim == 4 else x
 
 
-def parameters(system: str, in_linen: Callable[[Case], bool]) -> list[Any]:
+def parameters(system: str, in_linen: Callable[[Case], bool], part: str = "cases") -> list[Any]:
     """Cases and frameworks for `pytest.mark.parametrize("case, framework", ...)`."""
-    pairs = [(case, "lax") for case in cases(system)]
-    pairs += [(case, "linen") for case in cases(system) if in_linen(case)]
+    pairs = [(case, "lax") for case in cases(system, part)]
+    pairs += [(case, "linen") for case in cases(system, part) if in_linen(case)]
     return [pytest.param(*pair, id=f"{pair[0].id}-{pair[1]}") for pair in pairs]
 
 

@@ -8,6 +8,7 @@ multiplier should. Its smooth gradients average the gradient, and the last draw 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -22,6 +23,14 @@ from tests.golden_nets import Case
 from tests.test_golden_zennit import composite, unmerged
 
 pytestmark = pytest.mark.filterwarnings("ignore::jaxrel.UnusedMatchWarning")
+
+
+@functools.cache
+def gradient(net: str) -> Callable:
+    """Relevance by the gradient, whose multipliers are compiled once for all cases of a network."""
+    fun, onehot = golden_nets.build(net), golden_nets.arrays(net)["onehot"]
+    found = jaxrel.relevance(lambda x: fun(x) * onehot, "gradient")
+    return with_multipliers(found, golden_nets.compiled(found.multipliers.fun))
 
 
 def zennit_relevance(case: Case, start: np.ndarray) -> Callable[[jax.Array], jax.Array]:
@@ -53,22 +62,20 @@ def replay(noise: np.ndarray, key: jax.Array) -> Callable:
 def explain(case: Case) -> jax.Array:
     """What jaxrel gives for a case."""
     found, hyper = golden_nets.arrays(case.net), case.hyper
-    fun, x, onehot = golden_nets.build(case.net), found["x"], found["onehot"]
-    gradient = jaxrel.relevance(lambda x: fun(x) * onehot, "gradient")
+    x, relevance_fn = found["x"], gradient(case.net)
     if "noise_level" in hyper:
         key, n = jax.random.key(0), hyper["n_iter"]
         noise = replay(found["noise/a_smoothgrad"], key)
-        made = jaxrel.smooth(gradient.multipliers, key, 1.0, n, noise=noise, chunk=n)
-        return golden_nets.quick(made)(x)
+        made = jaxrel.smooth(relevance_fn.multipliers, key, 1.0, n, noise=noise, chunk=n)
+        return made(x)
     method = hyper.get("method", "riemann_right").removeprefix("riemann_")
     method = {"gausslegendre": "gauss_legendre"}.get(method, method)
     steps = hyper["n_steps"] if "n_steps" in hyper else hyper["n_iter"]
     baseline = found["baseline"] if hyper["baseline"] == "baseline" else hyper["baseline"]
     if case.name == "a_ig_of_epsilon_plus_flat":
-        relevance = zennit_relevance(case, onehot)
-        gradient = with_multipliers(lambda x: x * relevance(x), relevance)
-    made = jaxrel.integrated(gradient, baseline, steps, method, chunk=steps)
-    result = golden_nets.quick(made)(x)
+        relevance = golden_nets.compiled(zennit_relevance(case, found["onehot"]))
+        relevance_fn = with_multipliers(lambda x: x * relevance(x), relevance)
+    result = jaxrel.integrated(relevance_fn, baseline, steps, method, chunk=steps)(x)
     return result * (steps - 1) / steps if method == "trapezoid" else result
 
 

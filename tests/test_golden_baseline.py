@@ -8,6 +8,9 @@ directly, windows that overlap, and softmax over a batch.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,32 +21,41 @@ from tests import golden_nets
 from tests.golden_nets import Case
 
 
+@functools.cache
+def of_outputs(net: str, framework: str) -> Callable:
+    """DeepLIFT of x and baseline, one or many, and of multipliers of the outputs, one or many."""
+    fun = golden_nets.build(net, framework)
+
+    def relevance(x, baseline, starts):
+        _, pullback = jaxrel.relevance_vjp(fun, x, rules="deeplift_rescale", baseline=(baseline,))
+        return jax.vmap(lambda start: pullback(start)[0])(starts)
+
+    return golden_nets.compiled(relevance)
+
+
 def explain(case: Case, framework: str) -> jax.Array:
     """What jaxrel gives for a case."""
-    found = golden_nets.arrays(case.net)
-    fun = golden_nets.build(case.net, framework)
-    x, baseline = found[case.hyper.get("x", "x")], case.hyper["baseline"]
-    if baseline != 0:
-        baseline = found[baseline]
-    if case.hyper["baseline"] in ("baselines_pool", "background"):
-        baseline = np.broadcast_to(baseline[:, None], (len(baseline), *x.shape))
+    found, baseline = golden_nets.arrays(case.net), case.hyper["baseline"]
+    x = found[case.hyper.get("x", "x")]
+    if baseline in ("baselines_pool", "background"):
+        baseline = found[baseline][:, None].repeat(len(x), 1)
+    else:
+        baseline = np.broadcast_to(baseline and found[baseline], x.shape)
+    relevance = of_outputs(case.net, framework)
+    if case.start == "one":
+        return relevance(x, baseline, found["onehot"][None])[0]
+    outputs = np.eye(found["y"].shape[-1])
+    each = relevance(x, baseline, outputs[:, None].repeat(len(x), 1))
+    return jnp.moveaxis(each, 0, -1)
 
-    def relevance(x, baseline):
-        y, pullback = jaxrel.relevance_vjp(fun, x, rules="deeplift_rescale", baseline=(baseline,))
-        if case.start == "one":
-            return pullback(found["onehot"])[0]
-        outputs = jnp.eye(y.shape[-1], dtype=y.dtype)
-        each = jax.vmap(lambda one: pullback(jnp.broadcast_to(one, y.shape))[0])(outputs)
-        return jnp.moveaxis(each, 0, -1)
 
-    return golden_nets.quick(relevance)(x, baseline)
+def in_linen(case: Case) -> bool:
+    """Whether to try channels last as well."""
+    return case.name in ("deeplift_base", "deep")
 
 
 CASES = [
-    pytest.param(case, framework, id=f"{case.id}-{framework}")
-    for peer in ("captum", "shap")
-    for case in golden_nets.cases(peer, "baseline")
-    for framework in ("lax", "linen")
+    row for peer in ("captum", "shap") for row in golden_nets.parameters(peer, in_linen, "baseline")
 ]
 
 

@@ -21,6 +21,7 @@ from jax import lax
 
 from ..numerics import divide, homogeneous_secant, secant
 from .base import Rule, View, rule
+from .completion import completed
 
 
 class MaximumRule(Rule):
@@ -33,7 +34,10 @@ class MaximumRule(Rule):
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
         if view.variant == "selection":
-            return view.vjp(m) if view.selection is None else sorted_multiplier(view, m)
+            assert view.selection is not None
+            return (sorted_multiplier if view.selection.exact else selected_multiplier)(view, m)
+        if view.variant == "scatter" and view.baseline is not None:
+            return scattered_multiplier(view, m)
         assert view.candidates is not None
         a, pullback = jax.vjp(view.candidates, *view.inputs)
         wide = jnp.promote_types(a.dtype, jnp.float32)  # shares of 16-bit values overflow
@@ -288,6 +292,40 @@ def _abs_slope(d: jax.Array, d0: jax.Array) -> jax.Array:
 def _abs(d: jax.Array) -> jax.Array:
     """|d| with derivative 0 at 0."""
     return d * lax.stop_gradient(jnp.sign(d))
+
+
+def selected_multiplier(view: View, m: Any) -> tuple[jax.Array, ...]:
+    """Sends the multipliers of values selected along an axis home, where no network is known.
+
+    The mean of the gradients at the two points, each exact as long as the order stays; what a
+    change of the order leaves is shared along the axis, see :func:`.completion.completed`.
+    """
+    assert view.selection is not None
+    assert view.baseline is not None
+    axis, examples = view.selection.axis, view.inputs[0].ndim - 1
+
+    def last(v: Any) -> Any:
+        return v if v.dtype == jax.dtypes.float0 else jnp.moveaxis(v, axis, -1)
+
+    both = zip(view.vjp(m), view.baseline.vjp(m), strict=True)
+    found = [last((a + b) / 2) for a, b in both]
+    points = (view.inputs, view.baseline.inputs, view.output, view.baseline.output, m)
+    x, x0, y, y0, m = (jax.tree.map(last, tree) for tree in points)
+    found = completed(found, x, x0, y, y0, m, examples)
+    return tuple(jnp.moveaxis(part, -1, axis) for part in found)
+
+
+def scattered_multiplier(view: View, m: jax.Array) -> tuple[jax.Array, ...]:
+    """Sends the multiplier of ``x.at[i].max(u)`` home, between the two winners.
+
+    As in :class:`CrossMax`: with c = max(y, y0), the winner at x gets (c - y0) m of relevance and
+    the winner at x0 (y - c) m. The VJP finds them, however many updates an element has.
+    """
+    assert view.baseline is not None
+    y, y0 = view.output, view.baseline.output
+    top = (jnp.minimum if view.minimum else jnp.maximum)(y, y0)
+    parts = zip(view.vjp((top - y0) * m), view.baseline.vjp((y - top) * m), strict=True)
+    return tuple(divide(a + b, d) for (a, b), d in zip(parts, view.differences, strict=True))
 
 
 def sorted_multiplier(view: View, m: Any) -> tuple[jax.Array]:
