@@ -138,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         help="where runs, checkpoints, table and figure go (default: %(default)s)",
     )
     parser.add_argument(
+        "--finished", action="store_true", help="train nothing: the table of what is finished"
+    )
+    parser.add_argument(
         "--checkpoint-every", metavar="STEPS", type=int, default=2000, help="default: %(default)s"
     )
     return parser
@@ -160,7 +163,8 @@ def _run(options: argparse.Namespace) -> None:
         for network, protocol, recipe in bar:
             facts = settings | {"network": network, "protocol": protocol}
             store = runs.Store(options.output, facts)
-            run = functools.partial(_once, store, plain, options.checkpoint_every)
+            every = None if options.finished else options.checkpoint_every
+            run = functools.partial(_once, store, plain, every)
             rows += runs.sweep(run, recipe, seeds, options.quick)
     _write(options.output, rows, settings | {"seeds": seeds})
 
@@ -176,14 +180,14 @@ def _words(option: str, text: str, known: Any) -> list[str]:
 def _once(
     store: runs.Store,
     plain: dict[str, digits.Digits],
-    every: int,
+    every: int | None,
     recipe: Recipe,
     weight: float,
     seed: int,
-) -> dict[str, Any]:
-    """Train and judge a network, unless it was done before."""
+) -> dict[str, Any] | None:
+    """Train and judge a network, unless it was done before, or, without `every`, is not to be."""
     name = f"{store.settings['network']}_{store.name(recipe, weight, seed)}"
-    if (row := store.read(name)) is not None:
+    if (row := store.read(name)) is not None or every is None:
         return row
     start = time.perf_counter()
     network, data = store.settings["network"], make(plain, seed, store.settings["protocol"])

@@ -95,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint-every", metavar="STEPS", type=int, default=400, help="default: %(default)s"
     )
     parser.add_argument(
+        "--finished", action="store_true", help="train nothing: the table of what is finished"
+    )
+    parser.add_argument(
         "--share", metavar="I/N", default="0/1", help="do the I-th of N parts of the recipes"
     )
     return parser
@@ -150,14 +153,14 @@ class Experiment:
     def __init__(self, options: argparse.Namespace, epochs: int):
         self.settings = {"epochs": epochs}
         self.store = runs.Store(options.output, self.settings)
-        self.every = options.checkpoint_every
+        self.every, self.finished = options.checkpoint_every, options.finished
         self.split = pictures.split(*animals.load(animals.fetch(options.cache)))
         self.rendered: dict[tuple[int, float], pictures.Data] = {}
 
-    def run(self, recipe: Recipe, weight: float, seed: int) -> dict[str, Any]:
-        """The row of one run."""
+    def run(self, recipe: Recipe, weight: float, seed: int) -> dict[str, Any] | None:
+        """The row of one run; None if it is not finished and is not to be."""
         name = self.store.name(recipe, weight, seed)
-        if (row := self.store.read(name)) is not None:
+        if (row := self.store.read(name)) is not None or self.finished:
             return row
         start = time.perf_counter()
         data = self.data(seed, recipe.correlation)

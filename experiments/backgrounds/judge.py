@@ -94,7 +94,9 @@ def validate(params: Any, data: Data) -> dict[str, float]:
     """
     images, masks, labels, _ = data.validation
     key = jax.random.key(0)
-    swapped = training.swap_background(key, *map(jnp.asarray, (images, masks, labels)))
+    swapped = training.swap_background(
+        key, jnp.asarray(images), jnp.asarray(masks), jnp.asarray(labels)
+    )
     right = _answers(params, swapped) == labels
     return {
         "validation_accuracy": float((_answers(params, images) == labels).mean()),

@@ -72,5 +72,5 @@ def apply(params: Any, x: jax.Array) -> jax.Array:
 
 def units(params: Any, x: jax.Array) -> jax.Array:
     """The last hidden layer, (N, units)."""
-    _, state = Network().apply({"params": params}, x, mutable="intermediates")
+    state: Any = Network().apply({"params": params}, x, mutable="intermediates")[1]
     return state["intermediates"]["units"][-1].reshape(len(x), -1)

@@ -114,7 +114,8 @@ def train(
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         manager = ocp.CheckpointManager(checkpoints.absolute(), options=options)
         if (latest := manager.latest_step()) is not None:
-            state = manager.restore(latest, args=ocp.args.StandardRestore(state))
+            restored: Any = manager.restore(latest, args=ocp.args.StandardRestore(state))
+            state = State(*restored)
     take_step = _step(problem.loss, steps)
     epoch, order = -1, np.empty(0)
     done = int(state.step)
@@ -156,25 +157,32 @@ def _step(loss: Loss, steps: int) -> Callable[..., State]:
 
 
 def sweep(
-    run: Callable[[Recipe, float, int], dict[str, Any]], recipe: Recipe, seeds: int, quick: bool
+    run: Callable[[Recipe, float, int], dict[str, Any] | None],
+    recipe: Recipe,
+    seeds: int,
+    quick: bool,
 ) -> list[dict[str, Any]]:
     """Sweep lambda with the first seed, choose one, and train it with the other seeds.
 
     Args:
-        run: Trains and judges: from recipe, lambda and seed to a row with `validation_score`.
+        run: Trains and judges: from recipe, lambda and seed to a row with `validation_score`, or
+            to None where a table is asked for of what is finished alone.
         recipe: Its `weights` are tried.
         seeds: How many.
         quick: Whether to try only the one in the middle.
 
     Returns:
-        All rows, with the column `chosen`.
+        All rows, with the column `chosen`; none where the sweep is not finished.
     """
     weights = recipe.weights[len(recipe.weights) // 2 :][:1] if quick else recipe.weights
-    swept = [run(recipe, weight, 0) for weight in weights]
+    swept = [row for weight in weights if (row := run(recipe, weight, 0)) is not None]
+    if len(swept) < len(weights):
+        return []
     enough = max(row["validation_score"] for row in swept) - TOLERANCE
     weight = max(row["lambda"] for row in swept if row["validation_score"] >= enough)
     rows = [row | {"chosen": row["lambda"] == weight} for row in swept]
-    return rows + [run(recipe, weight, seed) | {"chosen": True} for seed in range(1, seeds)]
+    others = (run(recipe, weight, seed) for seed in range(1, seeds))
+    return rows + [row | {"chosen": True} for row in others if row is not None]
 
 
 class Store:
