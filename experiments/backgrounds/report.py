@@ -123,7 +123,7 @@ def figure(path: Path, rows: Sequence[Row]) -> None:
     right.barh(
         [names[i] for i in order], [values[i] for i in order], xerr=[errors[i] for i in order]
     )
-    right.set_xlabel("answers that change with the background (%); recipes below 60")
+    right.set_xlabel("flips (%); recipes below 60")
     right.tick_params(axis="y", labelsize=7)
     picture.savefig(path, dpi=120)
 
