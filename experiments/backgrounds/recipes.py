@@ -1,0 +1,328 @@
+"""The ways of training that are compared: rows of the table.
+
+A recipe is a loss for a batch, what it needs to know (`information`), and the weights that are
+tried. `none` is the pictures and labels; `masks` the training pictures' masks besides, and nothing
+else; `masks+backgrounds` fresh empty backgrounds of every kind too; `oracle` pictures without the
+confounding.
+
+The references of the relevance recipes come from the training pictures and masks:
+
+    swap      the same animal on the background of a picture of the other class, whose animal is
+              removed (`jaxrel.training.swap_background`); swap_mean fills it with the mean
+    another   simply another training picture, of the other class: no compositing
+    near      the same, one of the sixteen whose animals overlap most: no compositing
+    blank, blur, noise, mean   of `jaxrel.training.references`
+
+Without compositing, what may be relevant is what either of the two animals covers.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.backgrounds.network import apply
+from experiments.backgrounds.pictures import Data
+from jaxrel import RuleSet, rulesets, training
+from jaxrel.rules import ZPlus
+
+Arrays = Mapping[str, jax.Array]
+Loss = Callable[[Any, jax.Array, jax.Array, Arrays, jax.Array], jax.Array]
+
+RULES: dict[str, RuleSet] = {
+    "gradient": rulesets.gradient(),
+    "slope": rulesets.slope(),
+    "epsilon": rulesets.epsilon(1e-2),
+    "zplus": RuleSet(matmul=ZPlus()),
+    "baseline": rulesets.compare_to_baseline(),
+}
+"""Rule sets by the names in the table; `gradient` means the gradient, not times the input."""
+
+PENALTIES: dict[str, training.loss.Penalty] = {
+    f.__name__: f
+    for f in (
+        training.outside_share,
+        training.outside_absolute,
+        training.outside_absolute_squared,
+        training.energy,
+        training.isnet,
+        training.right_reasons,
+        training.outside_sum_absolute,
+        training.outside_sum_squared,
+    )
+}
+
+_NEAREST = 16
+
+
+class Recipe(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        name: Column `recipe`; unique.
+        information: Column `information`.
+        rules: A name in `RULES`, or empty.
+        penalty: A name in `PENALTIES`, or what is penalised instead, or empty.
+        reference: What is compared with, or empty.
+        weights: The lambdas that are tried.
+        counterfactual: Weight of the task loss without the background's relevance.
+        masks: Which masks it is given: `true`, `random`, `shifted`, `dilated`, or the share of the
+            training pictures that have one.
+        correlation: Of class and background in its training pictures.
+        patience: How many times as many epochs it is trained for.
+    """
+
+    name: str
+    information: str
+    rules: str = ""
+    penalty: str = ""
+    reference: str = ""
+    weights: tuple[float, ...] = (0.0,)
+    counterfactual: float = 0.0
+    masks: str | float = "true"
+    correlation: float = 1.0
+    patience: int = 1
+
+
+BEST = Recipe(
+    "compare+counterfactual",
+    "masks",
+    "baseline",
+    "outside_sum_squared",
+    "swap",
+    (0.01, 0.1, 1.0),
+    1.0,
+)
+"""The recommended recipe; which it is was settled on pilots."""
+
+NO_COMPOSITING = Recipe(
+    "compare-near", "masks", "baseline", "outside_sum_squared", "near", (0.3, 1.0, 3.0)
+)
+"""The recommended recipe without compositing."""
+
+
+GAMED = Recipe(
+    "zplus:outside_share:patient", "masks", "zplus", "outside_share", "", (10.0,), patience=3
+)
+"""The essay's failure, given time."""
+
+
+def table() -> list[Recipe]:
+    """All recipes of the full table."""
+    rows = core()
+    for penalty, weights in _COMPARED.items():
+        rows.append(Recipe(f"baseline:{penalty}", "masks", "baseline", penalty, "swap", weights))
+    for penalty, weights in _ZERO.items():
+        for rules in ("gradient", "slope", "epsilon", "zplus"):
+            rows.append(Recipe(f"{rules}:{penalty}", "masks", rules, penalty, "", weights))
+    for masks in ("random", "shifted", "dilated", 0.1, 0.01):
+        row = BEST._replace(name=f"{BEST.name}:{masks} masks", masks=masks)
+        rows.append(row._replace(weights=_UNSWEPT))
+    squared = ("masks", "baseline", "outside_sum_squared")
+    for reference in ("another", "swap_mean", "blank", "blur", "noise", "mean"):
+        name = f"baseline:outside_sum_squared:{reference}"
+        rows.append(Recipe(name, *squared, reference, _COMPARED["outside_sum_squared"]))
+    for correlation in (0.9, 0.95, 0.98):
+        for row in (Recipe("plain", "none"), BEST._replace(weights=_UNSWEPT)):
+            name = f"{row.name}:correlation {correlation}"
+            rows.append(row._replace(name=name, correlation=correlation))
+    share = ("masks", "baseline", "outside_share")
+    rows.append(Recipe("baseline:outside_share:another", *share, "another", (3.0, 10.0)))
+    near = NO_COMPOSITING._replace(name="compare-near+counterfactual", counterfactual=1.0)
+    return [*rows, near._replace(weights=(3.0,))]
+
+
+def core() -> list[Recipe]:
+    """The recipes that the figures of the table are about: they get the most seeds."""
+    return [
+        Recipe("plain", "none"),
+        Recipe("oracle", "oracle"),
+        Recipe("random-background", "masks+backgrounds"),
+        Recipe("pairing", "masks+backgrounds", penalty="pairing", weights=(0.01, 0.1, 1.0)),
+        Recipe("composites", "masks"),
+        Recipe("composite-pairing", "masks", "", "pairing", "swap", (0.01, 0.1, 1.0)),
+        BEST,
+        NO_COMPOSITING,
+        GAMED,
+    ]
+
+
+_UNSWEPT = (0.1,)
+_ZERO = {
+    "outside_share": (3.0, 10.0),
+    "outside_absolute": (0.1, 1.0),
+    "energy": (3.0, 10.0),
+    "isnet": (3.0, 10.0),
+    "right_reasons": (0.1, 1.0),
+}
+_COMPARED = {
+    "outside_sum_squared": (0.1, 1.0),
+    "outside_sum_absolute": (0.1, 1.0),
+    "outside_absolute": (0.03, 0.1),
+    "outside_absolute_squared": (0.01, 0.1),
+}
+
+
+def arrays(recipe: Recipe, data: Data, seed: int) -> dict[str, jax.Array]:
+    """Collect what a recipe's loss may look at; its `information` says how much that is.
+
+    Args:
+        recipe: The recipe.
+        data: The pictures.
+        seed: Of the choice of masks, and of the oracle's backgrounds.
+    """
+    rng = np.random.default_rng([seed, 2])
+    train = data.train
+    count = len(train.labels)
+    found = {"images": train.images, "labels": train.labels}
+    if recipe.information == "oracle":
+        chosen = rng.integers(0, 2, count)
+        found["images"] = data.alternatives[chosen, np.arange(count)]
+    if recipe.information == "masks+backgrounds":
+        found["alternatives"] = data.alternatives
+    if recipe.information != "none":
+        found["masks"] = _masks(recipe, train.masks)
+    if isinstance(recipe.masks, float):
+        known = rng.permutation(count)[: round(recipe.masks * count)]
+        found["known"] = known.astype(np.int32)
+    if recipe.reference == "near":
+        found["near"] = _nearest(found["masks"], train.labels)
+    return {name: jnp.asarray(array) for name, array in found.items()}
+
+
+def _masks(recipe: Recipe, masks: np.ndarray) -> np.ndarray:
+    """The masks a recipe is given."""
+    kind = recipe.masks
+    if kind == "random":  # another picture's
+        masks = np.random.default_rng(3).permutation(masks)
+    elif kind == "shifted":
+        masks = np.roll(masks, (3, 3), axis=(1, 2))
+    elif kind == "dilated":
+        padded = np.pad(masks, ((0, 0), (2, 2), (2, 2), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))
+        masks = windows.max((-1, -2))
+    elif kind != "true" and not isinstance(kind, float):
+        raise ValueError(f"{recipe.name}: unknown masks {kind!r}")
+    return masks
+
+
+def _nearest(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """For each picture those of the other class whose animals overlap most with its own."""
+    flat = masks.reshape(len(masks), -1)
+    shared, areas = flat @ flat.T, flat.sum(1)
+    overlap = shared / (areas[:, None] + areas - shared)
+    overlap[labels[:, None] == labels] = -1
+    return np.argpartition(-overlap, _NEAREST, axis=1)[:, :_NEAREST].astype(np.int32)
+
+
+def anonymous(recipe: Recipe) -> Recipe:
+    """A recipe less what its loss does not depend on: equal ones are compiled once."""
+    return recipe._replace(name="", weights=(), correlation=1.0, patience=1)
+
+
+Fill = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@functools.lru_cache(maxsize=2)
+def loss(
+    recipe: Recipe,
+    network: Callable[[Any, jax.Array], jax.Array] = apply,
+    fill: Fill = training.fill_background,
+) -> Loss:
+    """Build a recipe's loss of a batch. The same function for the same arguments.
+
+    Args:
+        recipe: What to minimise.
+        network: From parameters and pictures to logits.
+        fill: How composites remove the other picture's object.
+
+    Returns:
+        A function of parameters, a random key, the (N,) indices of the batch, `arrays`, and lambda.
+    """
+    if recipe.rules:
+        return _relevance(recipe, network, fill)
+
+    def plain(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):
+        x, labels = given["images"][batch], given["labels"][batch]
+        other = x
+        if recipe.information == "masks+backgrounds":
+            background = jax.random.randint(key, labels.shape, 0, 2)
+            if recipe.penalty:
+                background = 1 - labels
+            other = given["alternatives"][background, batch]
+        elif recipe.information == "masks":
+            other = training.swap_background(key, x, given["masks"][batch], labels, fill)
+        if other is x or (recipe.information == "masks+backgrounds" and not recipe.penalty):
+            logits = network(params, other)
+            return _cross_entropy(logits, labels)
+        logits, others = network(params, x), network(params, other)
+        if recipe.penalty:
+            change = training.margin(logits, labels) - training.margin(others, labels)
+            return _cross_entropy(logits, labels) + weight * (change**2).mean()
+        return (_cross_entropy(logits, labels) + _cross_entropy(others, labels)) / 2
+
+    return plain
+
+
+def _relevance(recipe: Recipe, network: Callable, fill: Fill) -> Loss:
+    """The loss of a recipe with a penalty on relevance."""
+
+    def relevant(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):
+        unknown = 0.0
+        if "known" in given:  # the task on this batch, relevance on one of the pictures with masks
+            unknown = _cross_entropy(
+                network(params, given["images"][batch]), given["labels"][batch]
+            )
+            key, choose = jax.random.split(key)
+            batch = jax.random.choice(choose, given["known"], batch.shape)
+        x, labels, mask = (given[name][batch] for name in ("images", "labels", "masks"))
+        reference, mask = _reference(recipe.reference, key, batch, given, mask, fill)
+        total, _ = training.relevance_loss(
+            network,
+            RULES[recipe.rules],
+            PENALTIES[recipe.penalty],
+            weight=weight,
+            counterfactual=recipe.counterfactual,
+            of="multiplier" if recipe.rules == "gradient" else "relevance",
+        )(params, x, labels, mask, baseline=reference)
+        return total + unknown
+
+    return relevant
+
+
+def _reference(
+    kind: str, key: jax.Array, batch: jax.Array, given: Arrays, mask: jax.Array, fill: Fill
+) -> tuple[jax.Array | None, jax.Array]:
+    """What a batch is compared with, and the mask of what may be relevant then."""
+    x, labels = given["images"][batch], given["labels"][batch]
+    if not kind:
+        return None, mask
+    if kind in ("another", "near"):
+        if kind == "another":
+            chosen = batch[training.another(key, labels)]
+        else:
+            row = jax.random.randint(key, batch.shape, 0, _NEAREST)
+            chosen = given["near"][batch, row]
+        return given["images"][chosen], jnp.maximum(mask, given["masks"][chosen])
+    if kind == "swap_mean":
+        return training.swap_background(key, x, mask, labels, _mean_fill), mask
+    references = {
+        "swap": lambda: training.swap_background(key, x, mask, labels, fill),
+        "blank": lambda: training.blank(x, 0.5),
+        "blur": lambda: training.blur(x, 3.0),
+        "noise": lambda: training.noise(key, x, 0.2),
+        "mean": lambda: training.mean(x),
+    }
+    return references[kind](), mask
+
+
+def _mean_fill(x: jax.Array, mask: jax.Array) -> jax.Array:
+    return training.fill_background(x, mask, "mean")
+
+
+def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()

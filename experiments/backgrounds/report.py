@@ -1,0 +1,148 @@
+"""The table and the figures of `experiments.dogs_and_wolves`, from its finished runs."""
+
+import csv
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.backgrounds.judge import METRICS
+from experiments.backgrounds.recipes import Recipe
+
+COLUMNS = (
+    "recipe information rules penalty reference lambda seed masks correlation epochs chosen "
+    "validation_accuracy validation_score"
+).split() + METRICS
+"""The columns of the CSV file, one row per run."""
+
+_SHOWN = {
+    "accuracy": "accuracy",
+    "worst_group": "worst",
+    "flip_rate": "flips",
+    "third_background": "third",
+    "in_mask_trained": "in mask",
+    "goodhart_gap": "gap",
+    "in_mask_another": "vs another",
+    "background_effect": "effect",
+    "one_sided_units": "one-sided",
+}
+Row = Mapping[str, Any]
+
+
+def row(recipe: Recipe, weight: float, seed: int) -> dict[str, Any]:
+    """The columns that say what a run was."""
+    columns = {key: value for key, value in recipe._asdict().items() if key in COLUMNS}
+    return columns | {"recipe": recipe.name, "lambda": weight, "seed": seed}
+
+
+def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
+    """Write all runs, swept lambdas included; `chosen` tells which the means are taken over."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: _written(k, row[k]) for k in columns})
+
+
+def _written(column: str, value: Any) -> Any:
+    return f"{value:.4f}" if isinstance(value, float) and column != "lambda" else value
+
+
+def summarize(
+    rows: Iterable[Row], by: Sequence[str] = ("recipe",)
+) -> dict[tuple[Any, ...], list[Row]]:
+    """Group the chosen rows, in the order in which the groups first occur."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        if row["chosen"]:
+            groups.setdefault(tuple(row[column] for column in by), []).append(row)
+    return groups
+
+
+def markdown(
+    rows: Iterable[Row],
+    shown: Mapping[str, str] = _SHOWN,
+    by: Sequence[str] = ("recipe",),
+) -> str:
+    """The table in percent: the mean and the standard deviation over the seeds.
+
+    Args:
+        rows: All rows.
+        shown: Headings of the columns of numbers.
+        by: Columns that tell the groups apart.
+    """
+    head = [*by, "information", "lambda", "seeds", *shown.values()]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for names, group in summarize(rows, by).items():
+        cells = [*names, group[0]["information"], f"{group[0]['lambda']:g}", str(len(group))]
+        for column in shown:
+            values = 100 * np.array([row[column] for row in group])
+            cells.append(f"{values.mean():.1f} ± {values.std():.1f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def describe(command: str, settings: Mapping[str, Any]) -> str:
+    """The line above a table: the command, its settings, and the versions."""
+    versions = {name: metadata.version(name) for name in ("jax", "flax", "optax")}
+    facts = {**settings, **versions, "python": platform.python_version()}
+    told = ", ".join(f"{key} {value}" for key, value in facts.items())
+    return f"`{command}`: {told}.\nMean and standard deviation over the seeds, in percent.\n\n"
+
+
+def figure(path: Path, rows: Sequence[Row]) -> None:
+    """Draw what the trained metric promises against what the network does."""
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(11, 5), layout="constrained")
+    left, right = picture.subplots(1, 2)
+    colours = {"": "0.3", "baseline": "tab:green", "gradient": "tab:blue", "slope": "tab:cyan"}
+    colours |= {"epsilon": "tab:purple", "zplus": "tab:red"}
+    drawn = [row for row in rows if row["correlation"] == 1 and row["masks"] == "true"]
+    for rules, colour in colours.items():
+        group = [row for row in drawn if row["rules"] == rules]
+        label = rules or "no relevance"
+        style = {"color": colour, "label": label, "alpha": 0.6, "s": 18}
+        in_mask = [100 * row["in_mask_trained"] for row in group]
+        left.scatter(in_mask, [100 * row["worst_group"] for row in group], **style)
+    left.set_xlabel("relevance on the animal, by the trained rule (%)")
+    left.set_ylabel("accuracy of the worst group (%)")
+    left.set_title("every run, swept weights included")
+    left.legend(fontsize=8)
+    names, values, errors = [], [], []
+    for (name,), group in summarize(drawn).items():
+        flips = 100 * np.array([row["flip_rate"] for row in group])
+        if flips.mean() < 60:
+            names.append(name)
+            values.append(flips.mean())
+            errors.append(flips.std())
+    order = np.argsort(values)[::-1]
+    right.barh(
+        [names[i] for i in order], [values[i] for i in order], xerr=[errors[i] for i in order]
+    )
+    right.set_xlabel("flips (%); recipes below 60")
+    right.tick_params(axis="y", labelsize=7)
+    picture.savefig(path, dpi=120)
+
+
+def bars(path: Path, rows: Sequence[Row], by: Sequence[str]) -> None:
+    """Draw accuracy, that of the worst class, and flips, for each group of chosen rows."""
+    from matplotlib.figure import Figure
+
+    groups = summarize(rows, by)
+    picture = Figure(figsize=(9, 1 + 0.32 * len(groups)), layout="constrained")
+    axes = picture.subplots()
+    places = np.arange(len(groups))
+    for shift, column in zip(
+        (-0.27, 0, 0.27), ("accuracy", "worst_group", "flip_rate"), strict=True
+    ):
+        values = [100 * np.mean([row[column] for row in group]) for group in groups.values()]
+        axes.barh(places + shift, values, height=0.25, label=column.replace("_", " "))
+    axes.set_yticks(places, [" ".join(names) for names in groups], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("%")
+    axes.legend(fontsize=8)
+    picture.savefig(path, dpi=120)

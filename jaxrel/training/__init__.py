@@ -1,0 +1,45 @@
+"""Training with relevance: penalties, references, and a loss with one shared forward pass.
+
+    loss = relevance_loss(fun, "compare_to_baseline", outside_sum_squared, weight=0.1)
+    reference = swap_background(key, images, masks)
+    (total, outcome), grads = jax.value_and_grad(loss, has_aux=True)(
+        params, images, labels, masks, baseline=reference
+    )
+
+    penalties    what is wrong with a relevance, given a mask: one number for each example
+    references   what to compare with: blank, blurred, noise, mean, another, another background
+    loss         task loss, penalty and metrics together; gradient accumulation
+
+Judge the result by what the network does (swap the background and count the flips), never by the
+relevance that was trained: without a reference, every penalty here can be satisfied by a network
+that decides by the background. `h = relu(object - M background)` shows how: where it is alive its
+relevance is the object's, and the background decides whether it is alive. Relevance against a
+reference compares two states of that unit and finds the background. If the reference differs by
+the background alone, the background's relevance adds up to the change of the output, so that its
+square cannot be small while the background matters. Its absolute value can stay large even then,
+because parts of it cancel, and so it punishes what does no harm.
+"""
+
+from .loss import Outcome as Outcome
+from .loss import accumulate as accumulate
+from .loss import margin as margin
+from .loss import relevance_loss as relevance_loss
+from .penalties import energy as energy
+from .penalties import in_mask_share as in_mask_share
+from .penalties import in_range_foreground as in_range_foreground
+from .penalties import isnet as isnet
+from .penalties import outside_absolute as outside_absolute
+from .penalties import outside_absolute_squared as outside_absolute_squared
+from .penalties import outside_share as outside_share
+from .penalties import outside_sum_absolute as outside_sum_absolute
+from .penalties import outside_sum_squared as outside_sum_squared
+from .penalties import ranked_background as ranked_background
+from .penalties import right_reasons as right_reasons
+from .references import another as another
+from .references import blank as blank
+from .references import blur as blur
+from .references import fill_background as fill_background
+from .references import mean as mean
+from .references import noise as noise
+from .references import on_background as on_background
+from .references import swap_background as swap_background
