@@ -16,6 +16,9 @@ from .api import relevance_vjp as relevance_vjp
 from .api import rewrite as rewrite
 from .api import summary as summary
 from .api import value_and_relevance as value_and_relevance
+from .around import expected as expected
+from .around import integrated as integrated
+from .around import smooth as smooth
 from .audit import Audit as Audit
 from .audit import audit as audit
 from .errors import RuleError as RuleError

@@ -20,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax import core as jax_core
 from jax.custom_derivatives import SymbolicZero
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
+from jax.interpreters import ad
 
 Jaxpr = Any
 """An open or closed jaxpr; :func:`open_jaxpr` tells them apart."""
@@ -100,10 +102,17 @@ def at_source(eqn: JaxprEqn) -> Iterator[None]:
         yield
 
 
+def is_differentiable(primitive: Any) -> bool:
+    """Tells whether jax has any derivative of a primitive, a derivative of zero included."""
+    return any(primitive in table for table in (ad.primitive_jvps, ad.primitive_transposes))
+
+
 def instantiate(cotangent: Any) -> Any:
     """Returns a symbolic zero as an array of zeros, anything else as it is."""
     if isinstance(cotangent, SymbolicZero):
         aval: Any = cotangent.aval
+        if aval.dtype == jax.dtypes.float0:
+            return np.zeros(aval.shape, aval.dtype)
         return jax.numpy.zeros(aval.shape, aval.dtype)
     return cotangent
 
@@ -112,6 +121,11 @@ def run_jaxpr(jaxpr: Jaxpr, arguments: Sequence[Any]) -> list[Any]:
     """Executes a jaxpr as it is."""
     inner, consts = open_jaxpr(jaxpr)
     return jax_core.eval_jaxpr(inner, consts, *arguments)
+
+
+def run_reducer(params: dict[str, Any], arguments: Sequence[Any]) -> list[Any]:
+    """Executes the operation of a ``reduce_window`` on scalars."""
+    return jax_core.eval_jaxpr(open_jaxpr(params["jaxpr"])[0], params["consts"], *arguments)
 
 
 def shard_map(fun: Any, params: dict[str, Any]) -> Any:
@@ -132,6 +146,8 @@ _CALL_JAXPR = {
     "custom_vmap_call": "call",
     "composite": "jaxpr",
     "jit": "jaxpr",
+    "remat_opt": "fwd_jaxpr",
+    "xla_metadata_call": "jaxpr",
 }
 
 
@@ -145,3 +161,10 @@ def custom_call_name(eqn: JaxprEqn) -> str:
     if eqn.primitive.name not in _CALL_JAXPR:
         return ""
     return str(eqn.params.get("name") or call_name(call_jaxpr(eqn)))
+
+
+def zeros(aval: Any) -> jax.Array:
+    """Returns zeros of a shape and dtype that vary over the same mesh axes within ``shard_map``."""
+    axes = getattr(getattr(aval, "manual_axis_type", None), "varying", ())
+    found = jax.numpy.zeros(aval.shape, aval.dtype)
+    return jax.lax.pcast(found, tuple(axes), to="varying") if axes else found

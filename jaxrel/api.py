@@ -23,6 +23,7 @@ from .assign import Assignment, assign
 from .baseline import Baseline, read_baseline
 from .blame import Blamed, Constant, Key, by_layer, constants, total, zero_probes
 from .execute import evaluate
+from .multipliers import RelevanceFunction, with_multipliers
 from .naming import leaf_paths, named_modules, reachable
 from .plan import Plan, build_plan
 from .plan.steps import INPUT, Step
@@ -33,6 +34,8 @@ from .taps import NO_TAPS, Taps
 from .units import companioned
 
 Rules = RuleSet | str | None
+_SLOPE = preset("slope")
+
 Constants = Mapping[Key, Constant]
 Pullback = Callable[[Any], tuple[list[Any], dict[Key, Any]]]
 
@@ -45,7 +48,7 @@ def relevance(
     baseline: Any = None,
     biases: bool | str = False,
     has_aux: bool = False,
-) -> Callable[..., Any]:
+) -> RelevanceFunction:
     """Returns a function that explains the value of ``fun`` by its arguments.
 
     Like ``jax.grad``, but R = x * m, where m is the multiplier that the rules send back instead of
@@ -72,7 +75,8 @@ def relevance(
       A function with the signature of ``fun`` that returns the relevance of the argument (a tuple
       for a sequence of ``argnums``) in its tree, shapes and dtypes, in units of ``fun``'s value;
       with ``biases`` the pair (relevance, biases) in its place; and with ``has_aux`` the pair of
-      that and auxiliary. It can be jitted, vmapped, differentiated.
+      that and auxiliary. It can be jitted, vmapped, differentiated. Its attribute ``multipliers``
+      is the same function of m.
 
     Raises:
       TypeError: explained arguments or the value are not floats; ``rules`` is no rule set;
@@ -96,7 +100,8 @@ def relevance(
         out, result = both(*args, **kwargs)
         return (result, out[1]) if has_aux else result
 
-    return relevance_fun
+    multipliers = _multipliers(fun, rules, argnums, baseline, biases, has_aux)
+    return with_multipliers(relevance_fun, multipliers, argnums)
 
 
 def value_and_relevance(
@@ -233,11 +238,13 @@ def _rule_name(step: Step, rules: RuleSet) -> str:
 
 def default_rules(rules: Rules, baseline: Any = None) -> RuleSet | str:
     """The rule set that is meant where none is given."""
-    return rules or ("slope" if baseline is None else "compare_to_baseline")
+    if rules is not None:
+        return rules
+    return "slope" if baseline is None else "compare_to_baseline"
 
 
 def trace(
-    call: Arguments, rules: RuleSet, explained: int | None = None
+    call: Arguments, rules: RuleSet = _SLOPE, explained: int | None = None
 ) -> tuple[Plan, SplitOutput]:
     """Traces a call to a plan, and remembers how its outputs are put together.
 
@@ -354,3 +361,45 @@ def _check_biases(biases: bool | str, baseline: Any) -> None:
         raise ValueError(f'biases: expected True, False or "total", got {biases!r}.')
     if biases and baseline is not None:
         raise ValueError("biases: against a baseline constants cancel; none has any relevance.")
+
+
+def _multipliers(
+    fun: Callable[..., Any],
+    rules: Rules,
+    argnums: int | Sequence[int],
+    baseline: Any,
+    biases: Any,
+    has_aux: bool,
+) -> Callable[..., Any]:
+    """Like ``jax.grad`` of ``fun``, but with the multipliers of the rules."""
+    rule_set = preset(default_rules(rules, baseline))
+
+    def multipliers(*args: Any, **kwargs: Any) -> Any:
+        if baseline is not None:
+            raise TypeError(
+                "multipliers: this relevance compares to a baseline of its own, so it is no "
+                "multiple of x. For the mean over many baselines give jaxrel.expected a function "
+                "of one: lambda x0: jaxrel.relevance(fun, rules, baseline=x0)."
+            )
+        if biases:
+            raise TypeError(
+                f"multipliers: with biases={biases!r} part of the relevance goes to biases, which "
+                "are no multiple of x. Make a relevance without."
+            )
+        call = Arguments(fun, args, kwargs, argnums)
+        made = explain(call, rule_set, has_aux)
+        if made.companions:
+            raise TypeError(
+                "multipliers: a rule such as Flat, WSquare or ZBox gives relevance to inputs that "
+                "are worth 0, so it is no multiple of x. Choose another rule for the first layer: "
+                "rules | {First(): ...}."
+            )
+
+        def value(leaves: list[Any]) -> tuple[Any, Any]:
+            return made.value(leaves, {}, None)
+
+        first, pullback, rest = jax.vjp(value, call.leaves, has_aux=True)
+        found = call.select(call.restore(pullback(jnp.ones_like(first))[0]))
+        return (found, made.output.restore([first, *rest])[1]) if has_aux else found
+
+    return multipliers

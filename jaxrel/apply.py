@@ -25,12 +25,14 @@ from jax import lax
 
 from . import _compat
 from .affine import take_apart
-from .candidates import candidates, selection_of
+from .candidates import candidates, reduced_windows, selection_of
 from .errors import RuleError
 from .exponentials import find_exponentials
+from .plan.kinds import solve_operands
 from .plan.steps import Step
 from .rules import Unit, View
 from .ruleset import describe
+from .systems import take_system
 
 
 def scope(step: Step) -> AbstractContextManager[Any]:
@@ -164,27 +166,32 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         replaced = list(values)
         for k, value in zip(step.live, live, strict=True):
             replaced[k] = value
-        out = run_nodes(step, replaced)
+        windows = step.nodes[-1].name == "reduce_window"
+        out = reduced_windows(eqn, replaced) if windows else run_nodes(step, replaced)
         return out[0] if single else tuple(out)
 
     eqn = step.nodes[-1].eqn
     is_matmul = step.kind == "matmul"
-    is_sorted = step.variant == "selection" and step.live == (0,)
-    is_maximum = step.kind == "maximum" and step.variant != "selection"
+    is_solution = step.variant == "solve"
+    selects = step.variant == "selection"
+    is_maximum = step.kind == "maximum" and not selects
     return View(
         function=function,
         inputs=tuple(values[k] for k in step.live),
         output=results[0] if single else tuple(results),
-        candidates=candidates(eqn.primitive.name, eqn.params) if is_maximum else None,
+        candidates=candidates(eqn, values, step.live) if is_maximum else None,
         minimum=eqn.primitive.name.endswith("min"),
         variant=step.variant,
         factor=None if step.linear_read is None else lambda: _factor(step, values),
         nonneg=step.nonneg,
         homogeneous=step.homogeneous,
-        selection=selection_of(eqn) if is_sorted else None,
+        selection=selection_of(eqn) if selects else None,
         quotient=step.nodes[-1].name == "div",
         exponentials=(lambda: find_exponentials(step, values)) if step.kind == "softmax" else None,
         affine=functools.cache(lambda: take_apart(step, values)) if is_matmul else None,
+        system=functools.cache(lambda: take_system(step, values, results, run_nodes))
+        if is_solution
+        else None,
     )
 
 
@@ -232,6 +239,8 @@ def _narrow(m: Any, like: Any) -> Any:
 def _plain(step: Step, values: Sequence, m: list, asked: _Differentiated) -> dict[int, Any]:
     """The plain VJP for operands that are not live but are differentiated all the same."""
     others = [k for k, wanted in enumerate(asked.operands) if wanted and k not in step.live]
+    if step.variant == "solve":  # jax cannot differentiate a solution by what only helps to find it
+        others = [k for k in others if any(k in part for part in solve_operands(step.nodes[0].eqn))]
     if not others:
         return {}
 

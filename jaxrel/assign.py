@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import _compat
 from .errors import RuleError, UnsupportedPrimitive, UnusedMatchWarning, warn
 from .matching import specificity
-from .plan.primitives import OPAQUE
+from .plan.primitives import CONTROL, ELEMENTWISE, OPAQUE, STATE, WITHOUT_DERIVATIVE
 from .plan.steps import Plan, Step
 from .rules import RuleFunction
 from .ruleset import RuleSet, describe
@@ -55,11 +56,12 @@ def _choose(
                 _choose(body, rules, compared, chosen, used)
             continue
         used.add(override)
-        if rule is None:
+        plain = is_gradient(rule, step, compared)  # jax says itself what it cannot differentiate
+        if rule is None or (override is None and not plain and not _has_derivative(step)):
             raise _unsupported(step)
         if compared not in getattr(rule, "baseline", (True, False)):
             raise _unsuited(rule, step, compared)
-        chosen[id(step)] = None if is_gradient(rule, step, compared) else rule
+        chosen[id(step)] = None if plain else rule
 
 
 def is_gradient(rule: Any, step: Step, compared: bool = False) -> bool:
@@ -84,6 +86,22 @@ def is_plain(plan: Plan, chosen: Assignment) -> bool:
     return True
 
 
+def _has_derivative(step: Step) -> bool:
+    """Tells whether jax can differentiate a step in its live operands."""
+    inside = {step.operands[k] for k in step.live}
+    for node in step.nodes:
+        missing = {node.operands[k] for k in WITHOUT_DERIVATIVE.get(node.name, ())}
+        if missing & inside or (step.kind == "other" and node.name in OPAQUE):
+            return False
+        alone = len(step.nodes) == 1 and step.kind != "linear" and node.name not in CONTROL
+        if (alone or node.name in ELEMENTWISE) and not _compat.is_differentiable(
+            node.eqn.primitive
+        ):
+            return False
+        inside.update(node.results)
+    return True
+
+
 def _unsuited(rule: Any, step: Step, compared: bool) -> RuleError:
     alone, way_out = (
         ("with", "Choose another rule for it, or leave the baseline out.")
@@ -103,11 +121,20 @@ def _unsupported(step: Step) -> UnsupportedPrimitive:
         way_out = (
             "Use lax.scan, lax.fori_loop with static bounds, or stop_gradient on what enters it."
         )
+    elif name in STATE:
+        reason = "a reference holds a value that depends on the explained input."
+        way_out = "Put stop_gradient on what is stored, or hand it on as a value."
     elif name in OPAQUE:
         reason = "an opaque call on a value that depends on the explained input."
         way_out = (
             "Put stop_gradient on what enters it, or wrap it in jax.custom_vjp and give that "
             'function a rule by name: rules | {"its_name": Gradient()}.'
+        )
+    elif not _has_derivative(step):
+        reason = "this operation cannot be differentiated by a value that is live."
+        way_out = (
+            f'Give it a rule of your own by name, rules | {{"{name}": rule}}, or put stop_gradient '
+            "on what enters it."
         )
     else:
         reason = "no rule is known for this operation on a live value."

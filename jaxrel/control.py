@@ -202,4 +202,6 @@ CONTROL_FLOW = {
     "custom_vjp_call": _unless_plain(_call, is_call=True),
     "custom_vmap_call": _unless_plain(_call, is_call=True),
     "composite": _unless_plain(_call, is_call=True),
+    "remat_opt": _unless_plain(_call, is_call=True),
+    "xla_metadata_call": _unless_plain(_call, is_call=True),
 }

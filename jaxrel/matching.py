@@ -31,10 +31,15 @@ VARIANTS = {
     "attention": "product",
     "gate": "product",
     "selection": "maximum",
+    "scatter": "maximum",
     "statistic": "normalization",
     "scale": "normalization",
     "pool": "linear",
     "affine": "linear",
+    "elementwise": "other",
+    "polynomial": "other",
+    "decomposition": "other",
+    "solve": "other",
 }
 """Variants and the kind each belongs to."""
 

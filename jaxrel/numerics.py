@@ -15,7 +15,9 @@ import jax.numpy as jnp
 
 
 def sign(z: jax.Array) -> jax.Array:
-    """sgn+(z): the sign of z with sgn+(0) = +1, in z's dtype."""
+    """sgn+(z): the sign of z with sgn+(0) = +1, in z's dtype; z / |z| for complex z."""
+    if jnp.issubdtype(z.dtype, jnp.complexfloating):
+        return jnp.where(z == 0, 1, jnp.sign(z))
     return jnp.where(z < 0, -1, 1).astype(z.dtype)
 
 
@@ -74,7 +76,12 @@ def difference(x: jax.Array, x0: jax.Array) -> jax.Array:
 
 
 def kept_share(z: jax.Array, eps: Eps) -> jax.Array:
-    """Z / S(z), the share of relevance that a stabiliser keeps; 1 at z = 0 with eps = 0."""
+    """Z / S(z), the share of relevance that a stabiliser keeps; 1 at z = 0 with eps = 0.
+
+    A z that overflowed counts as the largest number: what comes of it may still be finite (tanh).
+    """
+    largest = float(jnp.finfo(z.dtype).max)
+    z = jnp.clip(z, -largest, largest)
     return divide(z, stabilize(z, eps), otherwise=1.0)
 
 
@@ -124,6 +131,8 @@ def homogeneous_secant(
     Args:
       f, x, x0, y, y0: as for :func:`secant`.
     """
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):  # abs, which is no line between any two
+        return secant(f, x, x0, y, y0)
     apart = (x > 0) != (x0 > 0)
     steep = jnp.where(apart, y - y0, 0) / jnp.where(apart, x - x0, 1)
     return jnp.where(apart, steep, _slope(f, x / 2 + x0 / 2))

@@ -13,7 +13,7 @@ import jax
 
 from .matching import First, Kind, Match, kinds_of, specificity
 from .plan.steps import Step
-from .rules import Detach, Gradient, Half, Rule, RuleFunction, Slope
+from .rules import Detach, Gradient, Half, PathIntegral, Rule, RuleFunction, Slope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,8 @@ class RuleSet:
       softmax: attention weights, logsumexp.
       sum: of two live values: residual connections.
       linear: everything else that is linear.
-      other: any other differentiable primitive; None: raise, unless a match names it.
+      other: any other differentiable primitive: decompositions, products along an axis, functions
+        of several values; None: raise, unless a match names it.
       overrides: pairs (match, rule), later ones first among equals.
       fold: whether the constant affine operations that follow a matmul (running-average BatchNorm,
         scales) belong to it. False: it takes one bias add, and they are ``linear`` steps of their
@@ -54,7 +55,7 @@ class RuleSet:
     softmax: RuleFunction = Gradient()
     sum: RuleFunction = Gradient()
     linear: RuleFunction = Gradient()
-    other: RuleFunction | None = None
+    other: RuleFunction | None = PathIntegral()
     overrides: tuple[tuple[Match, RuleFunction], ...] = ()
     fold: bool = True
     parts: bool = False

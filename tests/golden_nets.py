@@ -1,8 +1,10 @@
 """Networks whose relevances other systems have computed, and what they computed.
 
-`tests/golden/cases.json` describes networks and cases; `tests/golden/<system>/<net>.npz` holds the
-weights of one network as PyTorch has them (`w/<layer>.weight`: dense (out, in), convolution OIHW),
-an input `x` (NCHW), outputs `y`, target classes, and one relevance `attr/<case>` for each case.
+`tests/golden/cases.json` describes networks and cases: of rules on one input (`cases`), of averages
+around a rule set (`around`), of rules that compare to a baseline (`baseline`).
+`tests/golden/<system>/<net>.npz` holds the weights of one network as PyTorch has them
+(`w/<layer>.weight`: dense (out, in), convolution OIHW), an input `x` (NCHW), outputs `y`, target
+classes, baselines, and one relevance `attr/<case>` for each case.
 
 A network is written once, over the names of its layers, and built twice: in plain lax, as PyTorch
 does it, and in linen, with channels last. The transformers are written in plain jnp only.
@@ -34,7 +36,7 @@ class Case:
     Attributes:
         id: `<system>/<net>/<name>`.
         start: What its backward pass starts with at the outputs: `one` at the target class, the
-            `logit` there, or the array `start_random`.
+            `logit` there, the array `start_random`, or one at `each` output in turn.
         hyper: Hyper-parameters, in the system's own words.
     """
 
@@ -62,9 +64,9 @@ def _description() -> dict[str, Any]:
     return json.loads((GOLDEN / "cases.json").read_text())
 
 
-def cases(system: str) -> list[Case]:
-    """All cases of one system."""
-    found = [Case(**case) for case in _description()["cases"]]
+def cases(system: str, part: str = "cases") -> list[Case]:
+    """All cases of one system in one part of the description."""
+    found = [Case(**case) for case in _description()[part]]
     return [case for case in found if case.id.startswith(f"{system}/")]
 
 
@@ -73,8 +75,17 @@ def arrays(net: str) -> dict[str, np.ndarray]:
     """Everything in a network's file, and `onehot` of its targets."""
     with np.load(GOLDEN / f"{net}.npz") as file:
         found = dict(file)
-    found["onehot"] = np.eye(found["y"].shape[-1])[found["target"]]
+    if "target" in found:
+        found["onehot"] = np.eye(found["y"].shape[-1])[found["target"]]
     return found
+
+
+def compiled(fun: Callable) -> Callable:
+    """A function compiled with as little effort as possible."""
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    if jax.__version_info__ < (0, 11):
+        options["xla_cpu_use_fusion_emitters"] = False
+    return jax.jit(fun, compiler_options=options)
 
 
 def quick(fun: Callable) -> Callable:
@@ -82,10 +93,7 @@ def quick(fun: Callable) -> Callable:
 
     Operation by operation is cheaper than compiling as a whole, but for an option of older XLAs.
     """
-    if jax.__version_info__ >= (0, 11):
-        return fun
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return jax.jit(fun, compiler_options=options)
+    return fun if jax.__version_info__ >= (0, 11) else compiled(fun)
 
 
 def check(case: Case, got: Any, tolerance: float = 1e-7) -> None:
@@ -116,10 +124,10 @@ def in_layout(x: np.ndarray, framework: str) -> np.ndarray:
     return np.moveaxis(x, 1, -1) if framework == "linen" and x.ndim == 4 else x
 
 
-def parameters(system: str, in_linen: Callable[[Case], bool]) -> list[Any]:
+def parameters(system: str, in_linen: Callable[[Case], bool], part: str = "cases") -> list[Any]:
     """Cases and frameworks for `pytest.mark.parametrize("case, framework", ...)`."""
-    pairs = [(case, "lax") for case in cases(system)]
-    pairs += [(case, "linen") for case in cases(system) if in_linen(case)]
+    pairs = [(case, "lax") for case in cases(system, part)]
+    pairs += [(case, "linen") for case in cases(system, part) if in_linen(case)]
     return [pytest.param(*pair, id=f"{pair[0].id}-{pair[1]}") for pair in pairs]
 
 
@@ -149,6 +157,7 @@ ACTIVATIONS = {
     "sigmoid": jax.nn.sigmoid,
     "softplus": jax.nn.softplus,
     "softmax": jax.nn.softmax,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
 }
 
 

@@ -109,7 +109,7 @@ def test_no_such_preset(transform):
         transform(network, "epsilno")
 
 
-@pytest.mark.parametrize("rules", [r.Epsilon(), RuleSet, jaxrel.rulesets.epsilon, None, {}])
+@pytest.mark.parametrize("rules", [r.Epsilon(), RuleSet, jaxrel.rulesets.epsilon, 0, {}])
 def test_what_is_no_rule_set(rules):
     with pytest.raises(TypeError, match="expected a RuleSet or the name of a preset, got"):
         relevance(network, rules)
@@ -337,7 +337,7 @@ def test_an_operation_without_a_rule():
         return lax.linalg.cholesky(a)
 
     with pytest.raises(UnsupportedPrimitive) as caught:
-        relevance(fun)(MATRIX)
+        relevance(fun, RuleSet(other=None))(MATRIX)
     assert caught.value.primitive == "cholesky"
     assert 'rules | {"cholesky": Gradient()}' in str(caught.value)
     expected = MATRIX * jax.grad(lambda a: fun(a).sum())(MATRIX)
@@ -353,10 +353,34 @@ def test_an_operation_without_a_rule():
 def test_the_source_is_the_users_or_none(fun):
     """Frames of jaxrel, and a colon with nothing before it, help nobody."""
     with pytest.raises(UnsupportedPrimitive) as caught:
-        relevance(fun)(X)
+        relevance(fun, RuleSet(other=None))(X)
     assert "jaxrel" + "/" not in caught.value.source
     assert ", at :" not in str(caught.value)
     assert ", at " not in str(caught.value) or HERE in caught.value.source
+
+
+def stored(x):
+    ref = jax.new_ref(jnp.zeros(3))
+    ref[...] = jnp.sin(x)
+    return x * ref[...]
+
+
+@pytest.mark.parametrize(
+    ("primitive", "fun"),
+    [
+        ("hessenberg", lambda x: lax.linalg.hessenberg(MATRIX * x[0])[0]),
+        ("polygamma", lambda x: lax.polygamma(x, X)),
+        ("regularized_incomplete_beta", lambda x: lax.betainc(x, X, X)),
+        ("regularized_incomplete_beta", lambda x: jnp.sin(lax.betainc(X, x, x))),
+        ("swap", stored),
+        ("new_ref", lambda x: jax.new_ref(x)[...]),
+    ],
+)
+def test_operations_that_jax_cannot_differentiate(primitive, fun):
+    with pytest.raises(UnsupportedPrimitive) as caught:
+        relevance(fun)(X)
+    assert caught.value.primitive == primitive
+    assert "stop_gradient" in str(caught.value)
 
 
 @jax.custom_vjp

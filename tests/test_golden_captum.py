@@ -5,8 +5,8 @@ and BatchNorm have the epsilon rule with 1e-9; activations pass relevance on. It
 rules change weights only: inputs are not split by sign, biases stay as they are. `saliency`,
 `deconvolution` and `guided_backprop` give the multiplier itself.
 
-Left out are DeepLift and integrated gradients, which compare to a baseline, and what has no rule:
-occlusion and ablation.
+DeepLift is in `test_golden_baseline.py`, integrated gradients are in `test_golden_around.py`. Left
+out is what has no rule: occlusion and ablation.
 """
 
 from __future__ import annotations

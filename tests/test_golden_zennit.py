@@ -5,8 +5,8 @@ Activations and BatchNorm pass relevance on, average pools and residual sums hav
 max pools and everything else its gradient. Composites for gradients (deconvnet, guided ...) give
 the multiplier itself.
 
-Left out are integrated gradients and smooth gradients, which are averages over rule sets, and
-occlusion, which is no rule.
+Integrated gradients and smooth gradients are in `test_golden_around.py`. Left out is occlusion,
+which is no rule.
 """
 
 from __future__ import annotations

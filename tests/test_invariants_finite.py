@@ -95,6 +95,20 @@ def test_other_presets(name: str, dtype) -> None:
     _check_model(name, dtype, OTHERS)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.usefixtures("default_precision")
+def test_a_sum_that_overflows_into_saturation(dtype) -> None:
+    """tanh(inf) is 1, its relevance something finite."""
+    largest = 0.9 * float(jnp.finfo(dtype).max)
+    x = jnp.array([[largest, largest], [-largest, -largest], [largest, -largest]], dtype)
+    fun = lambda x: jnp.tanh(x @ jnp.ones((2, 1), dtype))  # noqa: E731
+    for preset in ("lrp", "epsilon"):
+        explain = jax.jit(jaxrel.relevance(fun, preset))
+        assert not is_finite(x[:2].sum(1))
+        assert is_finite(fun(x))
+        assert is_finite(explain(x)), preset
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32])
 def test_maxima(dtype) -> None:
     """Every form of maximum under every rule; the derivatives of relevance are finite as well."""

@@ -363,6 +363,54 @@ def test_soft_maximum(case, beta):
     close(relevance(jnp.max, a, maximum=rule), oracle.soft_maximum(a, beta))
 
 
+BETAS = np.array([0.0, 1e-3, 2.0, 1e3, 1e30, 1e307, 1e308, np.inf])
+
+
+@jax.jit
+def by_betas(betas, a):
+    """The relevance of a maximum by each beta; the betas are traced."""
+
+    def by(beta):
+        return jaxrel.relevance(jnp.max, jaxrel.RuleSet(maximum=rules.SoftmaxLimit(beta)))(a)
+
+    return jax.vmap(by)(betas)
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_traced_beta_may_be_infinite_or_overflow(case):
+    a = np.array(VALUES[case])
+    got = by_betas(BETAS, a)
+    close(got[0], a / a.size)
+    for beta, row in zip(BETAS[1:4], got[1:4], strict=True):
+        close(row, oracle.soft_maximum(a, beta))
+    for row in got[4:]:
+        close(row, a.max() * oracle.softmax_limit(a))
+
+
+@pytest.mark.usefixtures("default_precision")
+def test_soft_maximum_of_large_values_that_nearly_tie():
+    """In float32, beta a is rounded in units of thousands here."""
+    a = jnp.array([2e10, np.nextafter(np.float32(2e10), 0), -3e38, 1.0], jnp.float32)
+    np.testing.assert_allclose(
+        by_betas(jnp.array([1e-3]), a)[0], oracle.soft_maximum(a, 1e-3), 1e-5
+    )
+    np.testing.assert_array_equal(by_betas(jnp.array([1e3, 1e30]), a), [[2e10, 0, 0, 0]] * 2)
+
+
+def test_derivatives_by_a_traced_beta():
+    """True where beta is finite, 0 where it is infinite or as good as that."""
+    a = jnp.array([1.0, 1.5, -2.0, 1.5])
+    betas = jnp.array([0.0, 1e-3, 0.7, 20.0, 1e308, np.inf])
+    explain = lambda beta, a: by_betas(beta[None], a)[0] @ jnp.arange(4.0)  # noqa: E731
+    got = jax.vmap(jax.grad(explain), (0, None))(betas, a)
+    h = 1e-5 * jnp.maximum(1, betas[:4])
+    rise = jax.vmap(explain, (0, None))(betas[:4] + h, a) - jax.vmap(explain, (0, None))(
+        betas[:4] - h, a
+    )
+    np.testing.assert_allclose(got, [*rise / (2 * h), 0, 0], rtol=1e-6, atol=1e-9)
+    assert np.isfinite(jax.vmap(jax.grad(explain, 1), (0, None))(betas, a)).all()
+
+
 POOLS = {
     "plain": ((2, 2), (2, 2), [(0, 0), (0, 0)]),
     "overlapping": ((3, 3), (2, 2), [(0, 0), (0, 0)]),

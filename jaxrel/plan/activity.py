@@ -87,7 +87,7 @@ def _result(node: Node, operands: Sequence[Fact], floats: Sequence[bool]) -> Fac
     depends = any(fact.depends for fact in operands)
     origins = [fact.origin for fact in operands if fact.origin]
     return Fact(
-        live=bool(live) and node.name not in ZERO_DERIVATIVE,
+        live=bool(live) and not _has_zero_derivative(node),
         depends=depends,
         nonneg=_nonneg(node, operands, floats),
         first=bool(live)
@@ -95,6 +95,12 @@ def _result(node: Node, operands: Sequence[Fact], floats: Sequence[bool]) -> Fac
         and (node.name in STRUCTURAL or _is_constant_affine(node, operands)),
         origin=() if depends or not origins else origins[0],
     )
+
+
+def _has_zero_derivative(node: Node) -> bool:
+    if node.name == "sign":  # z / |z|
+        return not jnp.issubdtype(node.eqn.invars[0].aval.dtype, jnp.complexfloating)
+    return node.name in ZERO_DERIVATIVE
 
 
 def _is_constant_affine(node: Node, operands: Sequence[Fact]) -> bool:

@@ -22,6 +22,7 @@ from .kinds import kind_of
 from .naming import names_of
 from .nested import is_elementwise_call, plan_bodies
 from .patterns import find_normalization, find_products, find_softmax
+from .primitives import STATE
 from .steps import Fact, Group, Plan, Step
 from .view import GraphView
 
@@ -117,7 +118,8 @@ def _used(
         node = nodes[index]
         if needed.isdisjoint(node.results) and not node.eqn.effects:
             continue
-        if explained.isdisjoint(node.results):  # it leads to nothing but a stop_gradient
+        stores = node.name in STATE and view.live(node)  # what reads it may be out of sight
+        if explained.isdisjoint(node.results) and not stores:  # nothing but a stop_gradient follows
             group = Group("constant", (index,))
         else:
             group = groups.get(index) or _single(view, index)

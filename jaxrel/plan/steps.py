@@ -65,8 +65,9 @@ class Step:
         ``normalization``, ``softmax``, ``sum``, ``linear``, ``other``, ``control``, or ``constant``
         (nothing live goes in or comes out).
       variant: ``dense`` or ``conv`` (matmul), ``attention`` or ``gate`` (product), ``selection``
-        (maximum), ``statistic`` or ``scale`` (normalization), ``pool`` (linear: a mean), ``affine``
-        (linear: scales and shifts that were not folded), or ``""``.
+        or ``scatter`` (maximum), ``statistic`` or ``scale`` (normalization), ``pool`` (linear: a
+        mean), ``affine`` (linear: scales and shifts that were not folded), ``elementwise``,
+        ``polynomial``, ``decomposition`` or ``solve`` (other), or ``""``.
       operation: how a person would name it, ``silu`` or ``dot_general+add``.
       names: primitive and call names by which a rule set may match it.
       path: layer path, normalised.

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from itertools import chain
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from .graph import Graph, Node
-from .primitives import JOINABLE
+from .kinds import solve_operands
+from .primitives import JOINABLE, SOLVES
 from .steps import Fact
 
 ROOT = -1
@@ -50,8 +55,11 @@ class GraphView:
         return None if index is None else self.graph.nodes[index]
 
     def live(self, node: Node) -> list[int]:
-        """Positions of the live operands of ``node``."""
-        return [k for k, value in enumerate(node.operands) if self.facts[value].live]
+        """Positions of the live operands of ``node`` that its results depend on."""
+        positions: Iterable[int] = range(len(node.operands))
+        if node.name in SOLVES:
+            positions = chain(*solve_operands(node.eqn))
+        return [k for k in positions if self.facts[node.operands[k]].live]
 
     def shape(self, value: int) -> tuple[int, ...] | None:
         """Shape of ``value``; None for what has none (tokens, keys)."""
@@ -65,7 +73,8 @@ class GraphView:
                 return None
             value = node.operands[0]
         content = self.graph.constants[value]
-        return content if getattr(content, "shape", ()) == () else None
+        is_number = not jnp.issubdtype(jnp.result_type(content), jax.dtypes.extended)  # no key
+        return content if is_number and getattr(content, "shape", ()) == () else None
 
     def _dominators(self, relation: str) -> dict[int, tuple[int, int]]:
         """Immediate dominator and depth of each value in the graph of one relation.

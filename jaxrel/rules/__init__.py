@@ -10,6 +10,7 @@ from .base import RuleFunction as RuleFunction
 from .base import Unit as Unit
 from .base import View as View
 from .base import rule as rule
+from .general import PathIntegral as PathIntegral
 from .matmul import Epsilon as Epsilon
 from .matmul import Norm as Norm
 from .matmul import Normalized as Normalized

@@ -20,7 +20,7 @@ reads (``view.inputs``, ``view.output``) carry the true derivatives.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 import jax
@@ -42,7 +42,8 @@ class View:
         the values it is taken of (padding is -inf for max, +inf for min); else None.
       minimum: whether the maximum is a minimum.
       variant: ``"dense"``, ``"conv"``, ``"attention"``, ``"gate"``, ``"selection"``,
-        ``"statistic"``, ``"scale"`` or ``""``.
+        ``"scatter"``, ``"statistic"``, ``"scale"``, ``"elementwise"``, ``"polynomial"``,
+        ``"decomposition"``, ``"solve"`` or ``""``.
       factor: for a nonlinearity of the form f(x) = x g(x) (gelu, silu ...) what computes g(x);
         else None.
       nonneg: for each input whether it is known to be >= 0.
@@ -52,6 +53,8 @@ class View:
         (:class:`jaxrel.affine.Affine`); else None.
       selection: for ``sort`` and ``top_k``, along which axis and in which order; else None.
       exponentials: for a softmax what takes it apart (:class:`Exponentials`); else None.
+      system: for the solution y of A y = b, what takes it apart into A and b
+        (:class:`jaxrel.systems.System`); else None.
       baseline: the same step at the baseline, if there is one; else None.
     """
 
@@ -68,6 +71,7 @@ class View:
     affine: Callable[[], Affine] | None = None
     selection: Selection | None = None
     exponentials: Callable[[], Exponentials] | None = None
+    system: Callable[[], System] | None = None
     baseline: View | None = None
 
     @property
@@ -148,10 +152,13 @@ class Selection:
     Attributes:
       axis: along which it is sorted.
       descending: the largest first.
+      exact: there is one operand, and what is returned are its first in that order; not so for
+        several, and for ``approx_top_k``.
     """
 
     axis: int
     descending: bool
+    exact: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +176,35 @@ class Exponentials:
     total: Callable[[jax.Array], jax.Array]
     log_base: float
     is_share: bool
+
+
+class System(Protocol):
+    """A y = b, where A and b are made of some of a step's inputs; see :mod:`jaxrel.systems`."""
+
+    @property
+    def matrix(self) -> tuple[int, ...]:
+        """Which of the view's inputs A is made of."""
+        ...
+
+    @property
+    def rhs(self) -> tuple[tuple[int, int], ...]:
+        """Which of the view's inputs are parts of b, and which parts they are."""
+        ...
+
+    @property
+    def solution(self) -> list[jax.Array]:
+        """The parts of y."""
+        ...
+
+    @property
+    def back(self) -> Callable[[Any], list[jax.Array]]:
+        """The transposed solution: multipliers of the step's output -> of the parts of b."""
+        ...
+
+    @property
+    def apply(self) -> Callable[[Sequence[jax.Array], Sequence[jax.Array]], list[jax.Array]]:
+        """A y: values for the inputs that A is made of, the parts of a y -> parts of A y."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,8 +282,8 @@ T = TypeVar("T")
 def rule(*kinds: str) -> Callable[[type[T]], type[T]]:
     """Makes a class a rule: a frozen dataclass and a pytree, for steps of the given kinds.
 
-    Fields whose annotation is ``bool`` or ``str`` choose between formulas and are static; all
-    others are hyper-parameters and leaves of the pytree.
+    Fields whose annotation is ``bool``, ``str`` or ``int`` choose between formulas and are static;
+    all others are hyper-parameters and leaves of the pytree.
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -263,7 +299,7 @@ def rule(*kinds: str) -> Callable[[type[T]], type[T]]:
 
 def _is_static(annotation: Any) -> bool:
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return set(name.split(" | ")) <= {"bool", "str"}
+    return set(name.split(" | ")) <= {"bool", "str", "int"}
 
 
 @rule()

@@ -21,6 +21,7 @@ from jax import lax
 
 from ..numerics import divide, homogeneous_secant, secant
 from .base import Rule, View, rule
+from .completion import completed
 
 
 class MaximumRule(Rule):
@@ -33,7 +34,10 @@ class MaximumRule(Rule):
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
         if view.variant == "selection":
-            return view.vjp(m) if view.selection is None else sorted_multiplier(view, m)
+            assert view.selection is not None
+            return (sorted_multiplier if view.selection.exact else selected_multiplier)(view, m)
+        if view.variant == "scatter" and view.baseline is not None:
+            return scattered_multiplier(view, m)
         assert view.candidates is not None
         a, pullback = jax.vjp(view.candidates, *view.inputs)
         wide = jnp.promote_types(a.dtype, jnp.float32)  # shares of 16-bit values overflow
@@ -133,35 +137,14 @@ class SoftmaxLimit(MaximumRule):
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """See :class:`MaximumRule`."""
+        ties = (a == y).astype(a.dtype)
+        limit = jnp.where(y > 0, ties / ties.sum(0), _uniform(a, y))
         if isinstance(self.beta, float) and self.beta == float("inf"):
-            ties = (a == y).astype(a.dtype)
-            return jnp.where(y > 0, ties / ties.sum(0), _uniform(a, y))
-        present = jnp.isfinite(a)
-        beta, largest = jnp.asarray(self.beta, a.dtype), float(jnp.finfo(a.dtype).max) / 4
-        u = jnp.clip(beta * jnp.where(present, a, y), -largest, largest)
-        top = jnp.clip(beta * y, -largest, largest)
-        n, shift = present.sum(0), jnp.maximum(top, 0)  # sums are in units of exp(shift)
-        excess = jnp.where(
-            jnp.abs(u) < 1,
-            jnp.expm1(_within(u, 1)) * jnp.exp(-shift),
-            jnp.exp(u - shift) - jnp.exp(-shift),
-        )
-        mean_excess = (present * excess).sum(0) / n
-        mean = (present * jnp.exp(u - top)).sum(0) / n
-        unit = jnp.exp(jnp.minimum(shift, 40))
-        small = mean_excess * unit  # M - 1, where that can be small
-        log_mean = jnp.where(
-            jnp.abs(small) < 0.5, jnp.log1p(_within(small, 0.5)), top + jnp.log(mean)
-        )
-        near = float(jnp.finfo(a.dtype).eps) ** 0.25
-        s, v = _within(small, near), _within(u, near)
-        log_slope = _quotient(
-            log_mean, mean_excess, jnp.abs(small) < near, unit * (1 - s / 2 + s * s / 3)
-        )
-        exp_slope = _quotient(
-            excess, u, jnp.abs(u) < near, jnp.exp(-shift) * (1 + v / 2 + v * v / 6)
-        )
-        return present * log_slope * exp_slope / n
+            return limit
+        beta = jnp.asarray(self.beta, a.dtype)  # it may be traced, and inf then as well
+        # So far out the limit is exact to rounding: of two values one is negligible, or they tie.
+        hard = jnp.isinf(beta) | (jnp.abs(beta * y) > float(jnp.finfo(a.dtype).eps) ** -2)
+        return jnp.where(hard, limit, _soft(a, y, jnp.where(hard, 0, beta)))
 
     def factors_between(
         self, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
@@ -173,6 +156,36 @@ class SoftmaxLimit(MaximumRule):
         beta = jnp.where(hard, 1, jnp.asarray(self.beta, a.dtype))
         soft = _soft_factors(beta, a, y, a0, y0)
         return jnp.where(hard, CrossMax().factors_between(a, y, a0, y0), soft)
+
+
+def _soft(a: jax.Array, y: jax.Array, beta: jax.Array) -> jax.Array:
+    """Factors through the soft maximum, where beta y is no larger than 1 / eps^2."""
+    largest, present = float(jnp.finfo(a.dtype).max), jnp.isfinite(a)
+    a = jnp.where(present, a, y)
+    u, top, n = jnp.clip(beta * a, -largest, largest), beta * y, present.sum(0)
+    # A difference of products would be rounded in units of top, which may be anything.
+    gap = jnp.maximum(jnp.where(a > y, 0, a - y), -largest)
+    below = jnp.clip(beta * gap, -largest, largest)
+    shift = jnp.where(top > 0, top, 0)  # sums are in units of exp(shift)
+    excess = jnp.where(
+        jnp.abs(u) < 1,
+        jnp.expm1(_within(u, 1)) * jnp.exp(-shift),
+        jnp.exp(jnp.where(top > 0, below, u)) - jnp.exp(-shift),
+    )
+    mean_excess = (present * excess).sum(0) / n
+    mean = (present * jnp.exp(below)).sum(0) / n
+    unit = jnp.exp(jnp.minimum(shift, 40))
+    small = mean_excess * unit  # M - 1, where that can be small
+    log_mean = jnp.where(jnp.abs(small) < 0.5, jnp.log1p(_within(small, 0.5)), top + jnp.log(mean))
+    near = float(jnp.finfo(a.dtype).eps) ** 0.25
+    s, v, flat = _within(small, near), _within(u, near), jnp.abs(u) < near
+    log_slope = _quotient(
+        log_mean, mean_excess, jnp.abs(small) < near, unit * (1 - s / 2 + s * s / 3)
+    )
+    exp_slope = _quotient(
+        excess / jnp.where(flat, 1, beta), a, flat, jnp.exp(-shift) * (1 + v / 2 + v * v / 6)
+    )
+    return present * log_slope * exp_slope / n
 
 
 def _soft_factors(
@@ -279,6 +292,40 @@ def _abs_slope(d: jax.Array, d0: jax.Array) -> jax.Array:
 def _abs(d: jax.Array) -> jax.Array:
     """|d| with derivative 0 at 0."""
     return d * lax.stop_gradient(jnp.sign(d))
+
+
+def selected_multiplier(view: View, m: Any) -> tuple[jax.Array, ...]:
+    """Sends the multipliers of values selected along an axis home, where no network is known.
+
+    The mean of the gradients at the two points, each exact as long as the order stays; what a
+    change of the order leaves is shared along the axis, see :func:`.completion.completed`.
+    """
+    assert view.selection is not None
+    assert view.baseline is not None
+    axis, examples = view.selection.axis, view.inputs[0].ndim - 1
+
+    def last(v: Any) -> Any:
+        return v if v.dtype == jax.dtypes.float0 else jnp.moveaxis(v, axis, -1)
+
+    both = zip(view.vjp(m), view.baseline.vjp(m), strict=True)
+    found = [last((a + b) / 2) for a, b in both]
+    points = (view.inputs, view.baseline.inputs, view.output, view.baseline.output, m)
+    x, x0, y, y0, m = (jax.tree.map(last, tree) for tree in points)
+    found = completed(found, x, x0, y, y0, m, examples)
+    return tuple(jnp.moveaxis(part, -1, axis) for part in found)
+
+
+def scattered_multiplier(view: View, m: jax.Array) -> tuple[jax.Array, ...]:
+    """Sends the multiplier of ``x.at[i].max(u)`` home, between the two winners.
+
+    As in :class:`CrossMax`: with c = max(y, y0), the winner at x gets (c - y0) m of relevance and
+    the winner at x0 (y - c) m. The VJP finds them, however many updates an element has.
+    """
+    assert view.baseline is not None
+    y, y0 = view.output, view.baseline.output
+    top = (jnp.minimum if view.minimum else jnp.maximum)(y, y0)
+    parts = zip(view.vjp((top - y0) * m), view.baseline.vjp((y - top) * m), strict=True)
+    return tuple(divide(a + b, d) for (a, b), d in zip(parts, view.differences, strict=True))
 
 
 def sorted_multiplier(view: View, m: Any) -> tuple[jax.Array]:
