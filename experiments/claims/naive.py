@@ -3,12 +3,12 @@
 An independent restatement, to hold `jaxrel` against. A network is a list of layers whose matrices
 are written out (a convolution is a matrix too), and what goes back through them is relevance R:
 
-    affine     R_i = sum_j x_i w_ij / S(z_j) R_j    (normalized; S adds the blip; eq. 6 of Samek 2015)
+    affine     R_i = sum_j x_i w_ij / S(z_j) R_j    (normalized: eq. 6 of Samek 2015)
                R_one = sum_j b_j / S(z_j) R_j       (the bias as a one)
     f(x)       R_x = R_y                            (ignored)
     maximum    R_winner = R_y                       (of neighbours, two by two)
 
-With a baseline all x, z are differences to their values there, and the maximum of two is taken
+with S(z) = z + blip sgn z. With a baseline all x, z are differences to their values there, and the maximum of two is taken
 apart into (a + b) / 2 + |a - b| / 2, whose pieces follow the lines above. No multiplier anywhere,
 no slope, and every division that multipliers make unnecessary.
 """
