@@ -16,6 +16,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from jaxrel import relevance
 from jaxrel.api import trace
 from jaxrel.arguments import Arguments
 from jaxrel.matching import matches_path
@@ -1019,3 +1020,18 @@ def test_stacked_layers_in_a_scan():
 )
 def test_globs(pattern, path, matches):
     assert matches_path(pattern, tuple(filter(None, path.split("/")))) == matches
+
+
+@pytest.mark.parametrize("around", [jax.jit, jax.vmap, jax.grad], ids=lambda f: f.__name__)
+def test_a_number_that_is_traced_outside_is_unknown(around):
+    """A slope, a threshold, an exponent from an outer transformation: planned without its value."""
+    x = jnp.array([1.0, -2.0, 0.5])
+
+    def total(c):
+        def fun(x):
+            return jnp.where(x > c, c * x, 2 * x) / (1 + (x * x).mean()) ** c
+
+        return relevance(fun)(x).sum()
+
+    operand = jnp.array([0.75]) if around is jax.vmap else 0.75
+    assert jnp.isfinite(around(total)(operand)).all()

@@ -66,13 +66,18 @@ class GraphView:
         return getattr(self.graph.avals[value], "shape", None)
 
     def literal(self, value: int) -> Any:
-        """The number a value is known to be, looking through broadcasts and casts; else None."""
+        """The number a value is known to be, looking through broadcasts and casts; else None.
+
+        A number that an outer transformation traces is not known.
+        """
         while value not in self.graph.constants:
             node = self.node(value)
             if node is None or node.name not in ("broadcast_in_dim", "convert_element_type"):
                 return None
             value = node.operands[0]
         content = self.graph.constants[value]
+        if isinstance(content, jax.core.Tracer):
+            return None
         is_number = not jnp.issubdtype(jnp.result_type(content), jax.dtypes.extended)  # no key
         return content if is_number and getattr(content, "shape", ()) == () else None
 

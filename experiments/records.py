@@ -1,0 +1,55 @@
+"""What an experiment leaves behind: tables as CSV, and how they were made as JSON."""
+
+import csv
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import jaxrel
+
+
+def folder(path: Path) -> Path:
+    """Make a folder for results, unless it is there.
+
+    Raises:
+        ValueError: There is something else, or nowhere to put it.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: not a folder")
+    if not path.resolve().parent.is_dir():
+        raise ValueError(f"{path}: there is no such directory to put it into")
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows under the names of their columns; floats with six digits."""
+
+    def cell(value: Any) -> Any:
+        return f"{value:.6g}" if isinstance(value, float) else value
+
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([cell(value) for value in row] for row in rows)
+
+
+def write_origin(path: Path, command: str, packages: Sequence[str] = (), **facts: Any) -> None:
+    """Write how results were made: the command, the versions, and other facts.
+
+    Args:
+        path: The JSON file.
+        command: What makes the results again.
+        packages: Distributions whose versions matter besides jax's.
+        **facts: Seeds, sizes, anything JSON has room for.
+    """
+    versions = {"python": platform.python_version(), "jaxrel": jaxrel.__version__}
+    names = ("jax", "jaxlib", "numpy", *packages)
+    versions |= {name: importlib.metadata.version(name) for name in names}
+    whole = {"command": command, **facts, "device": jax.default_backend(), "versions": versions}
+    path.write_text(json.dumps(whole, indent=2) + "\n")
