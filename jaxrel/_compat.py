@@ -107,6 +107,11 @@ def is_differentiable(primitive: Any) -> bool:
     return any(primitive in table for table in (ad.primitive_jvps, ad.primitive_transposes))
 
 
+def is_tracer(value: Any) -> bool:
+    """Tells whether a value is known only to an outer transformation."""
+    return isinstance(value, jax_core.Tracer)
+
+
 def instantiate(cotangent: Any) -> Any:
     """Returns a symbolic zero as an array of zeros, anything else as it is."""
     if isinstance(cotangent, SymbolicZero):

@@ -68,20 +68,25 @@ def evaluate_apart(plan: Plan, chosen: Assignment, state: State) -> State:
     )
     env, there = {**plan.constants, **values}, twins
     for step in plan.steps:
-        own = tuple([source.get(v) for v in step.operands] for source in (env, there, parts))
+        own = ([env[v] for v in step.operands], *_found((there, parts), step.operands))
         with scope(step), _compat.at_source(step.nodes[-1].eqn):
             made = _run(step, chosen, own)
         for target, results in zip((env, there, parts), made, strict=True):
             target.update(zip(step.results, results, strict=True))
-    env_out, there_out, parts_out = (
-        [source.get(v) for v in plan.outputs] for source in (env, there, parts)
-    )
+    env_out = [env[v] for v in plan.outputs]
+    there_out, parts_out = _found((there, parts), plan.outputs)
     zipped = zip(plan.live_outputs, env_out, parts_out, strict=True)
     return env_out, there_out, [_given(v, p) if live else None for live, v, p in zipped]
 
 
+def _found(sources: Sequence[dict[int, Any]], wanted: Sequence[int]) -> tuple[list[Any], list[Any]]:
+    first, second = ([source.get(v) for v in wanted] for source in sources)
+    return first, second
+
+
 def _given(value: Any, parts: Parts | None) -> Parts:
-    return (jnp.zeros_like(value),) * 2 if parts is None else parts
+    zero = jnp.zeros_like(value)
+    return (zero, zero) if parts is None else parts
 
 
 def _run(step: Step, chosen: Assignment, state: State) -> State:

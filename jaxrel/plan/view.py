@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .. import _compat
 from .graph import Graph, Node
 from .kinds import solve_operands
 from .primitives import JOINABLE, SOLVES
@@ -76,7 +77,7 @@ class GraphView:
                 return None
             value = node.operands[0]
         content = self.graph.constants[value]
-        if isinstance(content, jax.core.Tracer):
+        if _compat.is_tracer(content):
             return None
         is_number = not jnp.issubdtype(jnp.result_type(content), jax.dtypes.extended)  # no key
         return content if is_number and getattr(content, "shape", ()) == () else None
