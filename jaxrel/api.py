@@ -207,12 +207,17 @@ def rewrite(
 
 
 def summary(
-    fun: Callable[..., Any], rules: Rules = None, argnums: int | Sequence[int] = 0
+    fun: Callable[..., Any],
+    rules: Rules = None,
+    argnums: int | Sequence[int] = 0,
+    *,
+    baseline: Any = None,
 ) -> Callable[..., Table]:
     """Returns a function that tells what would be done, and computes nothing.
 
     Args:
       fun, rules, argnums: as for :func:`relevance`.
+      baseline: whether there is one decides which rules have a formula; it is not read.
 
     Returns:
       A function with the signature of ``fun`` (arguments may be ``jax.ShapeDtypeStruct``) that
@@ -222,12 +227,12 @@ def summary(
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
-    rule_set = preset(default_rules(rules))
+    rule_set = preset(default_rules(rules, baseline))
 
     def summarized(*args: Any, **kwargs: Any) -> Table:
         call = Arguments(fun, args, kwargs, argnums)
         plan, _ = trace(call, rule_set)
-        assign(plan, rule_set)
+        assign(plan, rule_set, baseline is not None)
         return Table.of(plan, lambda step: _rule_name(step, rule_set))
 
     return summarized
@@ -303,7 +308,7 @@ class Explanation:
         """R = (x - x0) m + r for each leaf."""
         leaves = self.call.leaves
         if twins is not None:
-            leaves = [x - x0 for x, x0 in zip(leaves, twins, strict=True)]
+            leaves = [difference(x, x0) for x, x0 in zip(leaves, twins, strict=True)]
         found = [x * m for x, m in zip(leaves, multipliers, strict=True)]
         for k, number in enumerate(self.plan.inputs):
             found[k] = found[k] + units[number] if number in units else found[k]

@@ -18,6 +18,7 @@ from jax import lax
 
 from . import _compat
 from .assign import Assignment, is_plain
+from .numerics import difference
 from .plan.steps import Plan, Step
 from .plan.varying import cond_varying, scan_varying, varying
 from .switches import settle
@@ -127,7 +128,7 @@ def _cond(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) ->
         return out, made
     plain = [lambda *args, body=body: _compat.run_jaxpr(body.jaxpr, args) for body in step.bodies]
     other = lax.switch(there, plain, *_fill(operands, inner))
-    jumps = [a - b if _is_float(a) else None for a, b in zip(made, other, strict=True)]
+    jumps = [difference(a, b) if _is_float(a) else None for a, b in zip(made, other, strict=True)]
     live = [(values[k], _fill(values, twins)[k]) for k in step.live if k > 0]
     return settle(out, live, jumps), other
 

@@ -6,8 +6,10 @@ f(x) - f(x0) for every program, the jump is sent to the live operands too, by th
 least norm that account for it: d_k jump . m / sum_j |d_j|^2, where d are the differences. There is
 none where the conditions agree.
 
-Indices (``gather``, ``dynamic_slice``) that differ at the baseline are not settled: what they jump
-over is in general another example's.
+None of it can be sent where no live operand differs. And other constants made of the input are not
+settled: indices (``gather``, ``dynamic_slice``), since what they jump over is in general another
+example's; factors and terms (``y * (x > 0)``, ``stop_gradient``), since those that cancel, as the
+maximum below a softmax does, would no longer.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .numerics import divide
+from .numerics import difference, divide
 from .plan.steps import Step
 
 
@@ -45,7 +47,7 @@ def settle_selection(
     if condition is None:
         return results
     mixed = [v if k == 0 or t is None else t for k, (v, t) in enumerate(_pairs(values, twins))]
-    jump = [run(step, mixed)[0] - made[0]]
+    jump = [difference(run(step, mixed)[0], made[0])]
     live = [(values[k], values[k] if twins[k] is None else twins[k]) for k in step.live]
     same_shape = jnp.ndim(values[0]) > 0
     return settle(results, live, jump, () if same_shape else None)
@@ -80,7 +82,7 @@ def settle(
     def backward(kept: Any, m: Any):
         operands, references, jumps = kept
         parts = [jnp.sum(j * n, axes) for j, n in zip(jumps, m, strict=True) if j is not None]
-        differences = [a - b for a, b in zip(operands, references, strict=True)]
+        differences = [difference(a, b) for a, b in zip(operands, references, strict=True)]
         size = sum(jnp.sum(d * d, axes) for d in differences)
         share = divide(jnp.asarray(sum(parts)), jnp.asarray(size))
         sent = [(d * share).astype(d.dtype) for d in differences]

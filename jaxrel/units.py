@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from . import _compat
 from .assign import Assignment
-from .numerics import divide
+from .numerics import difference, divide
 from .plan.primitives import AFFINE, STRUCTURAL
 from .plan.steps import Plan, Step
 
@@ -92,12 +92,12 @@ def _meet(z: jax.Array, z0: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _meet_forward(z: jax.Array, z0: jax.Array):
-    return (z, jnp.zeros_like(z)), z - z0
+    return (z, jnp.zeros_like(z)), difference(z, z0)
 
 
-def _meet_backward(difference: jax.Array, cotangents: tuple[jax.Array, jax.Array]):
+def _meet_backward(distance: jax.Array, cotangents: tuple[jax.Array, jax.Array]):
     m, r = cotangents
-    return m + divide(r, difference), None
+    return m + divide(r, distance), None
 
 
 _meet.defvjp(_meet_forward, _meet_backward)

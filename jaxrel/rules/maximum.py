@@ -12,7 +12,6 @@ There ``sort`` and ``top_k`` are networks of maxima and minima of two values, by
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -192,15 +191,14 @@ def _soft_factors(
     beta: jax.Array, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
 ) -> jax.Array:
     """L(e_i, e0_i) / L(sum e, sum e0), e = exp(beta a) and L the logarithmic mean."""
-    least = math.log(jnp.finfo(a.dtype).tiny)
-    top = jnp.maximum(y, y0)
-    u, u0 = (jnp.maximum(beta * (v - top), least) for v in (a, a0))  # padding is far below
+    present, top = jnp.isfinite(a), jnp.maximum(y, y0)
+    u, u0 = (beta * (jnp.where(present, b, top) - top) for b in (a, a0))
     v, v0 = (
-        beta * (w - top) + jnp.log(jnp.exp(beta * (b - w)).sum(0)) for b, w in ((a, y), (a0, y0))
+        beta * (w - top) + jnp.log((present * jnp.exp(beta * (b - w))).sum(0))
+        for b, w in ((a, y), (a0, y0))
     )
     numerator = secant(jnp.exp, u, u0, jnp.exp(u), jnp.exp(u0))
-    v, v0 = jnp.maximum(v, least), jnp.maximum(v0, least)
-    return jnp.isfinite(a) * numerator / secant(jnp.exp, v, v0, jnp.exp(v), jnp.exp(v0))
+    return present * numerator / secant(jnp.exp, v, v0, jnp.exp(v), jnp.exp(v0))
 
 
 def _within(x: jax.Array, bound: float) -> jax.Array:

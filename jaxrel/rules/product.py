@@ -54,6 +54,8 @@ class Midpoint(Rule):
 
 def _sum_to(s: jax.Array, x: jax.Array) -> jax.Array:
     """Sums over the dimensions along which ``x`` was broadcast."""
+    if x.ndim < s.ndim:  # a scalar
+        return s.sum()
     axes = tuple(k for k, (n, size) in enumerate(zip(s.shape, x.shape, strict=True)) if n > size)
     return s.sum(axes, keepdims=True)
 

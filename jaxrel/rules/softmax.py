@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import divide, secant
+from ..numerics import divide, far, secant
 from .base import Rule, View, rule
 
 
@@ -55,10 +55,8 @@ def _total(total: Any, e: jax.Array):
 
 
 def _log_shares(u: jax.Array, total: Any, log_base: float) -> jax.Array:
-    """Log shares, log exp(u) / total; finite: a share too small for a normal number is one."""
-    least = math.log(jnp.finfo(u.dtype).tiny)
-    u = log_base * u
+    """Log shares, log exp(u) / total; finite: -inf (a mask) is the farthest logit there is."""
+    u = log_base * far(u)
     sums, broadcast, weights = _total(total, jnp.exp(u))
     shares = u - divide(broadcast(jnp.log(jnp.where(sums > 0, sums, 1))), weights)
-    counted = (weights != 0) & (shares > least)
-    return jnp.where(counted, jnp.where(counted, shares, 0), least)
+    return jnp.where(weights != 0, shares, math.log(jnp.finfo(u.dtype).tiny))

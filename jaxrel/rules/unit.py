@@ -77,6 +77,8 @@ class ZBox(Rule):
     D = W x - W+ low - W- high, s = m z / S(D); R_x = x W^T s - low W+^T s - high W-^T s. The bias
     cancels.
 
+    The box is one for values: differences to a baseline have no such bounds.
+
     Attributes:
       low, high: the box, in units of the layer's input (after any normalisation); numbers, or
         arrays that broadcast to it.
@@ -87,6 +89,7 @@ class ZBox(Rule):
     high: float | jax.Array
     eps: Eps = 1e-6
     emits_unit = True
+    baseline = frozenset({False})
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
