@@ -11,10 +11,10 @@ seed. Each network is scored on the validation split, which is as confounded as 
 pictures, by means of its masks alone: every validation animal is put on the background of a
 validation picture of the other class (its own animal filled from the mirrored picture), and the
 score is the accuracy of the worse class. Of the lambdas whose score is within 0.02 of the best, the
-largest is taken, and trained with all seeds. Recipes with spoilt masks or other correlations are not
-swept, they have the lambda that was chosen for the recipe they vary. The test is looked at by no
-choice of lambda. The recipes themselves, their lambdas' ranges and the ramp were settled on pilots
-with one seed and other numbers of epochs that did look at it.
+largest is taken, and trained with all seeds. Recipes with spoilt masks or other correlations, and
+the one that is trained for longer, are not swept. The test is looked at by no choice of lambda. The
+recipes themselves, the range of their lambdas and the ramp were settled on pilots with one seed and
+other numbers of epochs, which did look at it.
 
 Runs are kept one by one in the folder `--output`: a second call does only what is missing and goes
 on in the middle of a run that was killed, to the same numbers. Several processes may share the
