@@ -3,8 +3,8 @@
     python -m experiments.consistency
     python -m experiments.consistency --output results --seed 1
 
-(a) What is conserved, layer by layer, in relevance form and in multiplier form. (b) lrp in relevance
-form, interpreted naively, is slope in multiplier form. (c) Which rules for matrices and
+(a) What is conserved, layer by layer, in relevance form and in multiplier form. (b) lrp in
+relevance form, interpreted naively, is slope in multiplier form. (c) Which rules for matrices and
 nonlinearities agree on scaling by c. (d) max(x, constants <= 0) as a maximum and as a nonlinearity.
 (e) Two ways to take a maximum against a baseline. (f) Slope, the gradient, and lrp on the way to
 them. The arguments are in the modules of `experiments.claims`. Everything is float64.
@@ -147,7 +147,7 @@ def write(
 
 def draw_conservation(m: Measured) -> Figure:
     """Claim (a): sum R from the value (left) to the input (right), in both forms."""
-    figure, panels = _panels(4, height=3.2, sharex=True)
+    figure, panels = _panels(4, height=3.2, sharey=True)
     for axes, setting in zip(panels, forms.SETTINGS, strict=True):
         rows = [row for row in m.levels if row.setting == setting]
         places = np.arange(len(rows))
@@ -160,8 +160,8 @@ def draw_conservation(m: Measured) -> Figure:
             axes.plot(places, kept, "s--", color=INK["red"], markersize=4, label="with the ones")
         axes.set_xticks(places, [row.boundary for row in rows], rotation=60)
         axes.set_title(setting)
-        axes.margins(y=0.3)
-        axes.legend(fontsize="small", loc="lower left")
+        axes.margins(y=0.15)
+    panels[2].legend(*panels[1].get_legend_handles_labels(), fontsize="small", loc="upper right")
     panels[0].set_ylabel("relevance at this boundary")
     return figure
 
@@ -209,7 +209,7 @@ def draw_maximum(m: Measured) -> Figure:
     shares.axvline(-1, color=INK["grey"], linewidth=0.6)
     shares.set_xlabel("x")
     shares.set_ylabel("share of x in max(x, −1)")
-    shares.legend(fontsize="small", loc="center right")
+    shares.legend(fontsize="small", loc="lower right")
     shares.set_title("Radial is not slope where x < 0")
 
     colors = {"exp, sum, log": INK["red"], "log-sum-exp": INK["blue"]}
@@ -274,7 +274,7 @@ def draw_limits(m: Measured) -> Figure:
 
 
 def _panels(count: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    size = (3.4 * count, height)
+    size = (3.7 * count, height)
     figure, axes = pyplot.subplots(1, count, figsize=size, layout="constrained", **options)
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Claims (a), (b), (f): conservation by layer, relevance form against multipliers, lrp and slope."""
+"""Claims (a), (b), (f): what is conserved, relevance form and multipliers, lrp and slope."""
 
 from __future__ import annotations
 

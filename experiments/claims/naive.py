@@ -8,9 +8,9 @@ are written out (a convolution is a matrix too), and what goes back through them
     f(x)       R_x = R_y                            (ignored)
     maximum    R_winner = R_y                       (of neighbours, two by two)
 
-with S(z) = z + blip sgn z. With a baseline all x, z are differences to their values there, and the maximum of two is taken
-apart into (a + b) / 2 + |a - b| / 2, whose pieces follow the lines above. No multiplier anywhere,
-no slope, and every division that multipliers make unnecessary.
+with S(z) = z + blip sgn z. With a baseline all x, z are differences to their values there, and the
+maximum of two is taken apart into (a + b) / 2 + |a - b| / 2, whose pieces follow the lines above.
+No multiplier anywhere, no slope, and every division that multipliers make unnecessary.
 """
 
 from __future__ import annotations
