@@ -28,7 +28,16 @@ from matplotlib.figure import Figure
 import jaxrel
 from experiments import records
 from experiments.digit_nets import NETWORKS, Digits, load_digits, train
-from experiments.shares_of_bias import FAMILIES, Share, Size, Subject, heatmaps, shares, sizes
+from experiments.shares_of_bias import (
+    FAMILIES,
+    Share,
+    Size,
+    Subject,
+    heatmaps,
+    shares,
+    size_of_slope,
+    sizes,
+)
 from experiments.shares_of_bias import subject as prepare
 
 COLORS = {
@@ -69,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 accuracies.setdefault(name, []).append(on.accuracy)
                 print(f"{name}, seed {seed}: {on.accuracy:.1%} of unseen digits", flush=True)
                 found += shares(on)
-                measured += sizes(on, blips)
+                measured += [*sizes(on, blips), size_of_slope(on)]
                 if seed == options.seeds[0]:
                     _save(draw_heatmaps(on), output / f"blame_the_bias_{name}.png")
     print(share_table(found))
@@ -286,10 +295,16 @@ def draw_sizes(measured: Sequence[Size]) -> Figure:
 
 
 def draw_heatmaps(on: Subject) -> Figure:
-    """Four digits by all rules; below each the magnitude at which its colours end."""
+    """Four digits by all rules; below each the magnitude at which its colours end.
+
+    The last is the one whose relevance is the largest where biases are left out.
+    """
     predicted = on.weights["logit"].argmax(-1)
-    rows = [int(np.flatnonzero(predicted == digit)[0]) for digit in np.unique(predicted)[-4:]]
-    captions = [f"a {predicted[row]}" for row in rows]
+    (worst,) = sizes(on, [1e-9], families=["normalized, biases left out"])
+    rows = [int(np.flatnonzero(predicted == digit)[0]) for digit in np.unique(predicted)[:3]]
+    rows.append(int(worst.ratios.argmax()))
+    captions = [f"seen as {predicted[row]}" for row in rows]
+    captions[-1] += ", worst"
     return jaxrel.plot.grid(on.images[rows], heatmaps(on, rows), captions=captions)
 
 

@@ -219,12 +219,18 @@ def origins(on: Subject) -> dict[str, np.ndarray]:
     return dict(zip(BASELINES, (np.zeros_like(on.mean), on.mean), strict=True))
 
 
-def sizes(on: Subject, blips: Sequence[float]) -> Iterator[Size]:
+def sizes(
+    on: Subject, blips: Sequence[float], families: Sequence[str] = tuple(FAMILIES)
+) -> Iterator[Size]:
     """Measure how large relevance becomes, and what the blip swallows, as the blip shrinks."""
-    for name, family in FAMILIES.items():
+    for name in families:
         for blip in blips:
-            yield _size(on, name, float(blip), explain(on, family(blip), "logit"))
-    yield _size(on, "slope, ones", 0.0, explain(on, RULES["slope, ones"], "logit"))
+            yield _size(on, name, float(blip), explain(on, FAMILIES[name](blip), "logit"))
+
+
+def size_of_slope(on: Subject) -> Size:
+    """The same for slope, which has no blip."""
+    return _size(on, "slope, ones", 0.0, explain(on, RULES["slope, ones"], "logit"))
 
 
 def _size(on: Subject, name: str, blip: float, found: Parts) -> Size:

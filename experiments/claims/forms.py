@@ -188,7 +188,7 @@ def towards_slope(seed: int, count: int, blips: np.ndarray) -> dict[str, np.ndar
 
     Returns:
         For a tanh and silu network without biases, and a relu network with: the largest
-        difference of the two relevances relative to slope's, (blips, count).
+        difference of the two relevances relative to slope's, (blips, count) but for dead inputs.
     """
     nets = {
         "tanh, silu, no biases": Network.random(seed, False),
@@ -203,8 +203,9 @@ def towards_slope(seed: int, count: int, blips: np.ndarray) -> dict[str, np.ndar
 
         slope = jax.jit(run)(rulesets.slope())
         lrp = jax.jit(jax.vmap(run))(rulesets.lrp(jnp.asarray(blips)))
-        largest = jnp.abs(slope).max(-1)
-        found[title] = np.asarray(jnp.abs(lrp - slope).max(-1) / largest)
+        largest = np.asarray(jnp.abs(slope).max(-1))
+        gaps = np.asarray(jnp.abs(lrp - slope).max(-1))
+        found[title] = gaps[:, largest > 0] / largest[largest > 0]  # not where all units are dead
     return found
 
 
