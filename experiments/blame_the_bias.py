@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 import jaxrel
 from experiments import records
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 accuracies.setdefault(name, []).append(on.accuracy)
                 print(f"{name}, seed {seed}: {on.accuracy:.1%} of unseen digits", flush=True)
                 found += shares(on)
-                measured += [*sizes(on, blips), size_of_slope(on)]
+                measured += [*sizes(on, list(blips)), size_of_slope(on)]
                 if seed == options.seeds[0]:
                     _save(draw_heatmaps(on), output / f"blame_the_bias_{name}.png")
     print(share_table(found))
@@ -242,7 +243,7 @@ def draw_shares(found: Sequence[Share]) -> Figure:
         axes.set_xlabel("share of the value")
         axes.set_title(network)
         axes.spines[["top", "right"]].set_visible(False)
-    handles = [pyplot.Line2D([], [], color=c, marker="o") for c in ("#4477aa", "#cc4455")]
+    handles = [Line2D([], [], color=c, marker="o") for c in ("#4477aa", "#cc4455")]
     labels = ["the logit", "the lead over the runner-up"]
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
@@ -288,8 +289,8 @@ def draw_sizes(measured: Sequence[Size]) -> Figure:
             axes.spines[["top", "right"]].set_visible(False)
     panels[0, 0].set_ylabel("sum |R| / |f(x)|")
     panels[1, 0].set_ylabel("share of f(x) in the blip's place")
-    handles = [pyplot.Line2D([], [], color=color) for color in COLORS.values()]
-    handles.append(pyplot.Line2D([], [], color="0.3", linestyle=":"))
+    handles = [Line2D([], [], color=color) for color in COLORS.values()]
+    handles.append(Line2D([], [], color="0.3", linestyle=":"))
     figure.legend(handles, [*COLORS, "worst digit"], loc="outside lower center", ncols=4)
     return figure
 

@@ -243,7 +243,7 @@ def draw_limits(m: Measured) -> Figure:
     bins = np.logspace(-17, 1, 55)
     for (case, amounts), color in zip(m.forms.items(), INK.values(), strict=True):
         amounts = np.maximum(amounts, bins[0])
-        same.hist(amounts, bins, color=color, histtype="step", linewidth=1.5, label=case)
+        same.hist(amounts, list(bins), color=color, histtype="step", linewidth=1.5, label=case)
     same.set_xscale("log")
     same.set_xlabel("largest |R − x m| / largest |R|")
     same.set_ylabel("inputs")

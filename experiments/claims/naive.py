@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -206,10 +207,10 @@ class Network:
             Affine(self.head, self.biases[2]),
         ]
 
-    def _biased(self, z: jax.Array, k: int) -> jax.Array:
+    def _biased(self, z: Any, k: int) -> Any:
         return z + self.biases[k] if np.any(self.biases[k]) else z
 
 
-def _convolve(x: jax.Array, kernel: np.ndarray) -> jax.Array:
+def _convolve(x: jax.Array, kernel: Any) -> jax.Array:
     axes = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=axes)[0]
