@@ -184,26 +184,32 @@ def _nonlinear(
     made: list[Any],
     parts: Parts,
 ) -> Parts:
-    """The parts a nonlinearity makes, with its rule for their VJP."""
+    """The parts of a nonlinearity's result: those of its operand times the slopes of its rule.
+
+    For what is forward, backward and operand here, see :mod:`jaxrel.apply`.
+    """
     leaves, rebuild = hyperparameters(rule)
 
     def forward(leaves: Any, operands: Any, parts: Parts):
         values, base, results, made = operands
-        view = view_of(step, values, results, (base, made))
-        return rebuild(leaves).parts(view, *parts), (leaves, operands, parts)
+        slopes = rebuild(leaves).slopes(view_of(step, values, results, (base, made)), *parts)
+        p, n = (_product(s, part, results[0]) for s, part in zip(slopes, parts, strict=True))
+        return (p, n), (slopes, parts)
 
     @jax.custom_vjp
     def run(leaves: Any, operands: Any, parts: Parts) -> Parts:
         return forward(leaves, operands, parts)[0]
 
     def backward(kept: Any, m: Parts):
-        leaves, (values, base, results, made), parts = kept
-        with scope(step):
-            view = view_of(step, values, results, (base, made))
-            return None, None, rebuild(leaves).multipliers(view, *parts, *m)
+        slopes, parts = kept
+        return None, None, tuple(map(_product, slopes, m, parts))
 
     run.defvjp(forward, backward)
     return run(leaves, (values, base, results, made), parts)
+
+
+def _product(a: jax.Array, b: jax.Array, like: jax.Array) -> jax.Array:
+    return (a * b).astype(like.dtype)
 
 
 def _whole(

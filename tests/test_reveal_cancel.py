@@ -174,3 +174,24 @@ def test_what_it_needs():
         relevance(jnp.tanh, REVEAL)(jnp.ones(2))
     with pytest.raises(RuleError, match="two parts"):
         audit(jnp.tanh, rulesets.deeplift_reveal_cancel(), baseline=0.0)(jnp.ones(2))
+
+
+WEIGHTS = jnp.array([[1.0, -0.4, 0.3], [0.2, 0.9, -1.1], [-0.7, 0.5, 0.8]])
+
+
+@pytest.mark.parametrize(
+    ("fun", "x"),
+    [
+        (lambda x: jnp.sqrt(jnp.sum((x @ WEIGHTS) ** 2)), (2.0, -1.0, 3.0)),
+        (lambda x: jnp.log(1.0 + x[0] + x[1]), (4.0, -3.0, 0.0)),
+        (lambda x: 1 / (1.0 + x[0] + x[1]), (4.0, -3.0, 0.0)),
+        (lambda x: jnp.tanh(jnp.exp(x[0] + x[1])), (60.0, -60.5, 0.0)),
+    ],
+    ids=["sqrt", "log", "reciprocal", "exp"],
+)
+def test_where_one_part_alone_would_leave_the_domain(fun, x):
+    """There both parts get the same slope, and nothing is NaN or lost in rounding."""
+    x0 = jnp.array([0.0, 0.0, 0.5])
+    found = relevance(fun, REVEAL, baseline=x0)(jnp.array(x))
+    rise = fun(jnp.array(x)) - fun(x0)
+    np.testing.assert_allclose(found.sum(), rise, rtol=1e-12)

@@ -40,6 +40,19 @@ class Slope(Rule):
         f0 = jnp.where(jnp.isfinite(f0), f0, 0)
         return m * secant(view.function, x, origin, view.output, f0)
 
+    def slopes(self, view: View, p: jax.Array, n: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What the two parts of x - x0 are multiplied by, where they are carried apart.
+
+        Here both by the slope; see :mod:`jaxrel.apart`.
+
+        Args:
+          view: the step, with a baseline.
+          p, n: x - x0 = p + n; what increased x, and what decreased it.
+        """
+        del p, n
+        slope = self(view, jnp.ones_like(view.output))
+        return slope, slope
+
 
 @rule("nonlinearity")
 class Rescale(Slope):
@@ -53,47 +66,49 @@ class Rescale(Slope):
 
 
 @rule("nonlinearity")
-class RevealCancel(Rule):
+class RevealCancel(Rescale):
     """DeepLIFT's second rule: positive and negative differences each have their own effect.
 
     With p and n the parts of x - x0 (:mod:`jaxrel.apart`),
 
-        dy+ = (f(x0 + p) - f(x0)) / 2 + (f(x0 + p + n) - f(x0 + n)) / 2,      m_p = m+ dy+ / p
+        dy+ = (f(x0 + p) - f(x0)) / 2 + (f(x) - f(x0 + n)) / 2,      m_p = m+ dy+ / p
 
     and dy- alike with p and n exchanged: the mean of the effects that a part has alone and beside
     the other (Shrikumar et al. 2017, section 3.5.3). Where one part is 0 it is :class:`Rescale`.
+
+    It is that too where one part alone would leave the domain of f (sqrt, log), or cross a pole at
+    0 (1/x), or take f so far (exp) that of the two effects nothing but rounding errors would be
+    left once they have cancelled.
     """
 
-    baseline = frozenset({True})
     carries_parts = True
 
-    def parts(self, view: View, p: jax.Array, n: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The two parts of the output's difference, dy+ and dy-."""
-        start, up, down, both = _corners(view, p, n)
-        return (up - start + both - down) / 2, (down - start + both - up) / 2
-
-    def multipliers(
-        self, view: View, p: jax.Array, n: jax.Array, up: jax.Array, down: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Multipliers of p and n, from those of dy+ and dy-."""
+    def slopes(self, view: View, p: jax.Array, n: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """``dy+ / p`` and ``dy- / n``; see :meth:`Slope.slopes`."""
         assert view.baseline is not None
-        (x0,), f = view.baseline.inputs, view.function
+        (x,), y, f = view.inputs, view.output, view.function
+        (x0,), y0 = view.baseline.inputs, view.baseline.output
         slope = homogeneous_secant if view.homogeneous else secant
-        start, high, low, both = _corners(view, p, n)
-        alone = slope(f, x0 + p, x0, high, start), slope(f, x0 + n, x0, low, start)
-        beside = slope(f, x0 + p + n, x0 + n, both, low), slope(f, x0 + p + n, x0 + p, both, high)
-        return up * (alone[0] + beside[0]) / 2, down * (alone[1] + beside[1]) / 2
+        within = _is_within(view, p, n)
 
-    def __call__(self, view: View, m: Any, /) -> Any:
-        """See :class:`RuleFunction`; of a difference that is seen whole."""
-        return Rescale()(view, m)
+        def mean(part: jax.Array, other: jax.Array) -> jax.Array:
+            alone = jnp.where(within, x0 + part, x)
+            without = jnp.where(within, x0 + other, x0)
+            first = slope(f, alone, x0, f(alone), y0)
+            return first / 2 + slope(f, x, without, y, f(without)) / 2
+
+        return mean(p, n), mean(n, p)
 
 
-def _corners(view: View, p: jax.Array, n: jax.Array) -> tuple[jax.Array, ...]:
-    """The function f at x0, x0 + p, x0 + n and x0 + p + n."""
+def _is_within(view: View, p: jax.Array, n: jax.Array) -> jax.Array:
+    """Whether f is as tame at x0 + p and x0 + n as between x0 and x."""
     assert view.baseline is not None
     (x0,), f = view.baseline.inputs, view.function
-    return view.baseline.output, f(x0 + p), f(x0 + n), f(x0 + p + n)
+    tops = jnp.abs(f(x0 + p)) + jnp.abs(f(x0 + n))
+    size = jnp.abs(p) + jnp.abs(n) + jnp.abs(view.output) + jnp.abs(view.baseline.output)
+    near = tops * float(jnp.finfo(x0.dtype).eps) ** 0.5 <= 1 + size  # not so where tops is nan
+    same_side = ((x0 + p > 0) == (x0 > 0)) & ((x0 + n > 0) == (x0 > 0))
+    return near & (same_side | jnp.isfinite(f(jnp.zeros_like(x0))))
 
 
 @rule("nonlinearity")
