@@ -24,13 +24,8 @@ from .assign import Assignment, is_plain
 from .control import CONTROL_FLOW
 from .plan.primitives import OPAQUE
 from .plan.steps import Plan, Step
-<<<<<<< HEAD
-from .switches import settle_selection
-from .taps import NO_TAPS, Taps
-=======
 from .switches import settle_constants
-from .taps import NO_TAPS, Tapped
->>>>>>> base
+from .taps import NO_TAPS, Taps
 from .units import companioned, hand_on, hands_on, meet
 
 Twins = Sequence[Any]
