@@ -70,11 +70,11 @@ def divide(a: jax.Array, b: jax.Array, otherwise: jax.Array | float = 0.0) -> ja
 
 
 def far(x: jax.Array) -> jax.Array:
-    """X with the root of the largest number for infinity: still far from all, but divisible.
+    """X with a large number for infinity: still far from all, but it can be squared and divided by.
 
     A logit masked by -inf at one of two points has a share of what changes that is finite.
     """
-    bound = float(jnp.finfo(x.dtype).max) ** 0.5
+    bound = max(float(jnp.finfo(x.dtype).max) ** 0.25, 256)
     return jnp.where(jnp.isinf(x), jnp.copysign(jnp.asarray(bound, x.dtype), x), x)
 
 

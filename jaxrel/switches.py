@@ -6,8 +6,8 @@ f(x) - f(x0) for every program, the jump is sent to the live operands too, by th
 least norm that account for it: d_k jump . m / sum_j |d_j|^2, where d are the differences. There is
 none where the conditions agree.
 
-The same goes for factors without a derivative: ``y * sign(x)``. None of it can be sent where no live
-operand differs. And other constants made of the input are not settled: indices (``gather``,
+The same goes for factors without a derivative: ``y * sign(x)``. None of it can be sent where no
+live operand differs. And other constants made of the input are not settled: indices (``gather``,
 ``dynamic_slice``), since what they jump over is in general another example's; terms, since those
 that cancel, as the maximum below a softmax does, would no longer.
 """
