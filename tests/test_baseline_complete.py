@@ -169,7 +169,7 @@ PROGRAMS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "log_softmax": nn.log_softmax,
     "masked": lambda x: nn.softmax(jnp.where(MASK, x, -jnp.inf)),
     "where": lambda x: nn.softmax(x, where=MASK),
-    "masked_by_x": lambda x: nn.softmax(jnp.where(x > 0, x, -1e30)),
+    "masked_by_x": lambda x: nn.softmax(jnp.where(x > -0.5, x, -1e30)),
     "logsumexp": lambda x: nn.logsumexp(x, axis=-1, keepdims=True),
     "logsumexp_by_hand": lambda x: jnp.log(jnp.exp(x).sum(-1, keepdims=True)),
     "logsumexp_weighted": lambda x: nn.logsumexp(x, axis=-1, b=W, keepdims=True),
