@@ -36,7 +36,6 @@ from experiments.shares_of_bias import (
     Subject,
     heatmaps,
     shares,
-    size_of_slope,
     sizes,
 )
 from experiments.shares_of_bias import subject as prepare
@@ -68,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.quick:
         train_digits = Digits(*(part[:500] for part in train_digits))
-    blips = np.logspace(-9, 0, 4 if options.quick else 10)
+    blips = [10.0**k for k in range(-9, 1, 3 if options.quick else 1)]
     found: list[Share] = []
     measured: list[Size] = []
     accuracies: dict[str, list[float]] = {}
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 accuracies.setdefault(name, []).append(on.accuracy)
                 print(f"{name}, seed {seed}: {on.accuracy:.1%} of unseen digits", flush=True)
                 found += shares(on)
-                measured += [*sizes(on, list(blips)), size_of_slope(on)]
+                measured += sizes(on, blips)
                 if seed == options.seeds[0]:
                     _save(draw_heatmaps(on), output / f"blame_the_bias_{name}.png")
     print(share_table(found))
@@ -191,12 +190,15 @@ def size_rows(measured: Sequence[Size]) -> tuple[tuple[str, ...], list[tuple]]:
         groups.setdefault((size.network, size.rule, size.blip), []).append(size)
     rows = []
     for key, group in groups.items():
-        ratios, lost = (np.concatenate([getattr(s, k) for s in group]) for k in ("ratios", "lost"))
-        lost = np.percentile(lost, QUANTILES[:3])
-        rows.append((*key, *map(float, np.percentile(ratios, QUANTILES)), *map(float, lost)))
-    names = tuple(f"sum|R|/|f| {q}%" for q in QUANTILES) + tuple(
-        f"lost {q}%" for q in QUANTILES[:3]
-    )
+        ratios, growth, lost = (
+            np.concatenate([getattr(size, k) for size in group])
+            for k in ("ratios", "growth", "lost")
+        )
+        numbers = [np.percentile(ratios, QUANTILES), np.percentile(growth, QUANTILES)]
+        numbers.append(np.percentile(lost, QUANTILES[:3]))
+        rows.append((*key, *map(float, np.concatenate(numbers))))
+    names = [f"{name} {q}%" for name in ("sum|R|/|f|", "sum|R|/slope's") for q in QUANTILES]
+    names += [f"lost {q}%" for q in QUANTILES[:3]]
     return ("network", "rule", "blip", *names), rows
 
 
@@ -205,11 +207,13 @@ def size_table(measured: Sequence[Size]) -> str:
     _, rows = size_rows(measured)
     lines = [
         f"{'network':13s} {'rule':28s} {'blip':>8s}  sum |R| / |f(x)|: median, 95 %, largest | "
-        "into the blip's place, median"
+        "over slope's: the same | into the blip's place, median"
     ]
-    for network, rule, blip, _, median, high, largest, _, lost, _ in rows:
-        ratios = f"{median:9.3g} {high:9.3g} {largest:9.3g}"
-        lines.append(f"{network:13s} {rule:28s} {blip:8.0e}  {ratios} | {lost:+.1%}")
+    for network, rule, blip, *numbers in rows:
+        ratios, growth = (" ".join(f"{v:8.3g}" for v in numbers[k : k + 3]) for k in (1, 5))
+        lines.append(
+            f"{network:13s} {rule:28s} {blip:8.0e}  {ratios} | {growth} | {numbers[9]:+.1%}"
+        )
     return "\n".join(lines)
 
 
@@ -239,7 +243,11 @@ def draw_shares(found: Sequence[Share]) -> Figure:
                 axes.axhline(k - 0.5, color="0.85", linewidth=0.8)
         axes.set_yticks(range(len(rows)), [_row_name(rows, k) for k in range(len(rows))])
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_xlim(-1, 2)
+        axes.set_xscale("symlog", linthresh=0.01)
+        axes.set_xlim(-3, 3)
+        axes.set_xticks(
+            [-1, -0.1, -0.01, 0, 0.01, 0.1, 1], ["−1", "", "−1%", "0", "1%", "10%", "1"]
+        )
         axes.set_xlabel("share of the value")
         axes.set_title(network)
         axes.spines[["top", "right"]].set_visible(False)
@@ -256,39 +264,43 @@ def _row_name(rows: Sequence[tuple[str, str]], k: int) -> str:
 
 
 def draw_sizes(measured: Sequence[Size]) -> Figure:
-    """Sum |R| / |f(x)| against the blip, and what the blip swallows."""
+    """Sum |R| against the blip, over |f(x)| and over slope's, and what the blip swallows."""
     networks = list(dict.fromkeys(size.network for size in measured))
     figure, panels = pyplot.subplots(
-        2,
+        3,
         len(networks),
-        figsize=(3.9 * len(networks) + 0.4, 5.6),
+        figsize=(3.9 * len(networks) + 0.4, 7.6),
         layout="constrained",
         squeeze=False,
         sharex=True,
         sharey="row",
     )
     _, rows = size_rows(measured)
-    for (above, below), network in zip(panels.T, networks, strict=True):
+    for column, network in zip(panels.T, networks, strict=True):
         for rule in FAMILIES:
             table = np.array([row[2:] for row in rows if row[:2] == (network, rule)], float)
-            blip, low, median, high, largest, lost_low, lost, lost_high = table.T
-            style = {"color": COLORS[rule]}
-            above.loglog(blip, median, label=rule, **style)
-            above.fill_between(blip, low, high, alpha=0.2, **style)
-            above.loglog(blip, largest, linestyle=":", **style)
-            below.semilogx(blip, lost, **style)
-            below.fill_between(blip, lost_low, lost_high, alpha=0.2, **style)
+            blip, groups = table[:, 0], (table[:, 1:5], table[:, 5:9], table[:, 9:])
+            for axes, numbers in zip(column, groups, strict=True):
+                style = {"color": COLORS[rule]}
+                axes.plot(blip, numbers[:, 1], **style)
+                axes.fill_between(blip, numbers[:, 0], numbers[:, 2], alpha=0.2, **style)
+                axes.plot(blip, numbers[:, 3:], linestyle=":", **style)
         (slope,) = [row for row in rows if row[:2] == (network, "slope, ones")]
-        for value, line in zip(slope[4:7:2], ("--", ":"), strict=True):
-            above.axhline(value, color=COLORS["slope, ones"], linestyle=line)
-        above.set_title(network)
-        below.axhline(0, color="0.45", linewidth=0.8)
-        below.set_xlabel("blip")
-        below.set_ylim(-1.2, 1.6)
-        for axes in (above, below):
+        for value, line in ((slope[4], "--"), (slope[6], ":")):
+            column[0].axhline(value, color=COLORS["slope, ones"], linestyle=line)
+        column[1].axhline(1, color=COLORS["slope, ones"], linestyle="--")
+        column[2].axhline(0, color=COLORS["slope, ones"], linestyle="--")
+        column[0].set_title(network)
+        column[2].set_xlabel("blip")
+        for axes in column:
+            axes.set_xscale("log")
             axes.spines[["top", "right"]].set_visible(False)
-    panels[0, 0].set_ylabel("sum |R| / |f(x)|")
-    panels[1, 0].set_ylabel("share of f(x) in the blip's place")
+        for axes in column[:2]:
+            axes.set_yscale("log")
+    panels[2, 0].set_ylim(-0.3, 0.8)
+    labels = ("sum |R| / |f(x)|", "sum |R| / that of slope", "share of f(x) in the blip's place")
+    for axes, label in zip(panels[:, 0], labels, strict=True):
+        axes.set_ylabel(label)
     handles = [Line2D([], [], color=color) for color in COLORS.values()]
     handles.append(Line2D([], [], color="0.3", linestyle=":"))
     figure.legend(handles, [*COLORS, "worst digit"], loc="outside lower center", ncols=4)
@@ -298,12 +310,12 @@ def draw_sizes(measured: Sequence[Size]) -> Figure:
 def draw_heatmaps(on: Subject) -> Figure:
     """Four digits by all rules; below each the magnitude at which its colours end.
 
-    The last is the one whose relevance is the largest where biases are left out.
+    The last is the one whose relevance grows the most where biases are left out.
     """
     predicted = on.weights["logit"].argmax(-1)
-    (worst,) = sizes(on, [1e-9], families=["normalized, biases left out"])
+    worst, _ = sizes(on, [1e-9], families=["normalized, biases left out"])
     rows = [int(np.flatnonzero(predicted == digit)[0]) for digit in np.unique(predicted)[:3]]
-    rows.append(int(worst.ratios.argmax()))
+    rows.append(int(worst.growth.argmax()))
     captions = [f"seen as {predicted[row]}" for row in rows]
     captions[-1] += ", worst"
     return jaxrel.plot.grid(on.images[rows], heatmaps(on, rows), captions=captions)

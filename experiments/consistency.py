@@ -240,7 +240,7 @@ def draw_maximum(m: Measured) -> Figure:
 def draw_limits(m: Measured) -> Figure:
     """Claims (b) and (f): the two forms, tiny units, and lrp on its way to slope."""
     figure, (same, tiny, limit) = _panels(3, height=3.6)
-    bins = np.logspace(-17, 1, 55)
+    bins = np.logspace(-17, 1, 55).tolist()
     for (case, amounts), color in zip(m.forms.items(), INK.values(), strict=True):
         amounts = np.maximum(amounts, bins[0])
         same.hist(amounts, list(bins), color=color, histtype="step", linewidth=1.5, label=case)

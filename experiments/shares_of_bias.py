@@ -112,6 +112,7 @@ class Size(NamedTuple):
     Attributes:
         network, seed, rule, blip: Of what; for slope the blip is 0.
         ratios: Sum |R| / |f(x)| of each digit, (N,).
+        growth: Sum |R| over slope's sum |R|, (N,): f(x) may be next to 0 itself.
         lost: The share of f(x) that went into the blip's place, (N,).
     """
 
@@ -120,6 +121,7 @@ class Size(NamedTuple):
     rule: str
     blip: float
     ratios: np.ndarray
+    growth: np.ndarray
     lost: np.ndarray
 
 
@@ -222,21 +224,23 @@ def origins(on: Subject) -> dict[str, np.ndarray]:
 def sizes(
     on: Subject, blips: Sequence[float], families: Sequence[str] = tuple(FAMILIES)
 ) -> Iterator[Size]:
-    """Measure how large relevance becomes, and what the blip swallows, as the blip shrinks."""
+    """Measure how large relevance becomes, and what the blip swallows, as the blip shrinks.
+
+    Last comes slope, which has none.
+    """
+    slope = explain(on, RULES["slope, ones"], "logit")
+    unit = np.abs(slope.relevance).sum((1, 2))
+
+    def size(name: str, blip: float, found: Parts) -> Size:
+        amount = np.abs(found.relevance).sum((1, 2))
+        taken = sum(found.ones.values(), found.relevance.sum((1, 2)))
+        ratios = amount / np.abs(found.value), amount / unit, 1 - taken / found.value
+        return Size(on.name, on.seed, name, blip, *ratios)
+
     for name in families:
         for blip in blips:
-            yield _size(on, name, float(blip), explain(on, FAMILIES[name](blip), "logit"))
-
-
-def size_of_slope(on: Subject) -> Size:
-    """The same for slope, which has no blip."""
-    return _size(on, "slope, ones", 0.0, explain(on, RULES["slope, ones"], "logit"))
-
-
-def _size(on: Subject, name: str, blip: float, found: Parts) -> Size:
-    ratios = np.abs(found.relevance).sum((1, 2)) / np.abs(found.value)
-    taken = sum(found.ones.values(), found.relevance.sum((1, 2)))
-    return Size(on.name, on.seed, name, blip, ratios, 1 - taken / found.value)
+            yield size(name, float(blip), explain(on, FAMILIES[name](blip), "logit"))
+    yield size("slope, ones", 0.0, slope)
 
 
 def heatmaps(on: Subject, rows: Sequence[int]) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ the same operations; they enter the rules, and get no multiplier.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +24,7 @@ from .assign import Assignment, is_plain
 from .control import CONTROL_FLOW
 from .plan.primitives import OPAQUE
 from .plan.steps import Plan, Step
-from .switches import settle_selection
+from .switches import settle_constants
 from .taps import NO_TAPS, Taps
 from .units import companioned, hand_on, hands_on, meet
 
@@ -131,8 +132,11 @@ def _run(
         if rule is None:
             results = run_nodes(step, values)
         else:
-            results = apply_rule(step, rule, values, companions, (base, made) if compared else None)
-        return settle_selection(step, values, twins, results, made, run_nodes), made
+            # against another constant f is no longer what its plan says
+            moved = any(t is not None for k, t in enumerate(twins) if k not in step.live)
+            seen = dataclasses.replace(step, homogeneous=False) if moved else step
+            results = apply_rule(seen, rule, values, companions, (base, made) if compared else None)
+        return settle_constants(step, values, twins, results, made, run_nodes), made
 
 
 def _stopped(value: Any) -> Any:

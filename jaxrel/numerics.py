@@ -77,14 +77,14 @@ def finite(x: jax.Array) -> jax.Array:
 
 
 def far(x: jax.Array) -> jax.Array:
-    """X with the root of the largest number for infinity: still far from all, but divisible.
+    """X with a large number for infinity: far from all, but it can be squared and divided by.
 
     A logit masked by -inf at one of two points has a share of what changes that is finite. What is
     no real float is left alone.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
-    bound = float(jnp.finfo(x.dtype).max) ** 0.5
+    bound = max(float(jnp.finfo(x.dtype).max) ** 0.25, 256)
     return jnp.where(jnp.isinf(x), jnp.copysign(jnp.asarray(bound, x.dtype), x), x)
 
 

@@ -1,4 +1,4 @@
-"""Where a baseline takes another branch, or selects another value.
+"""Where a baseline takes another branch, selects another value, or scales by another factor.
 
 A condition is not live: nothing flows through it. Yet where it differs at the baseline the result
 jumps by something that no difference of the live operands explains. So that relevance adds up to
@@ -6,10 +6,10 @@ f(x) - f(x0) for every program, the jump is sent to the live operands too, by th
 least norm that account for it: d_k jump . m / sum_j |d_j|^2, where d are the differences. There is
 none where the conditions agree.
 
-None of it can be sent where no live operand differs. And other constants made of the input are not
-settled: indices (``gather``, ``dynamic_slice``), since what they jump over is in general another
-example's; factors and terms (``y * (x > 0)``, ``stop_gradient``), since those that cancel, as the
-maximum below a softmax does, would no longer.
+The same goes for factors without a derivative: ``y * sign(x)``. None of it can be sent where no
+live operand differs. And other constants made of the input are not settled: indices (``gather``,
+``dynamic_slice``), since what they jump over is in general another example's; terms, since those
+that cancel, as the maximum below a softmax does, would no longer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .numerics import difference, divide
 from .plan.steps import Step
 
 
-def settle_selection(
+def settle_constants(
     step: Step,
     values: Sequence[Any],
     twins: Sequence[Any],
@@ -32,29 +32,28 @@ def settle_selection(
     made: Sequence[Any],
     run: Callable[[Step, Sequence[Any]], list[Any]],
 ) -> Sequence[Any]:
-    """Settles a ``select_n`` whose condition differs at the baseline.
+    """Settles a selection whose condition differs at the baseline, and a scaling whose factor does.
 
     Args:
-      step: any step; others than such a selection are left alone.
+      step: any step; others than these are left alone.
       values: of its operands.
       twins: of its operands, None where they are the same.
       results, made: its results, and what they are at the baseline.
       run: executes a step.
     """
-    if [node.name for node in step.nodes] != ["select_n"] or not step.live:
+    name = step.nodes[0].name
+    if step.kind != "linear" or len(step.nodes) > 1 or name not in ("select_n", "mul", "div"):
         return results
-    condition, *_ = twins
-    if condition is None:
+    fixed = {0} if name == "select_n" else {0, 1}.difference(step.live)
+    if all(twins[k] is None for k in fixed):
         return results
-    mixed = [v if k == 0 or t is None else t for k, (v, t) in enumerate(_pairs(values, twins))]
+    references = [v if t is None else t for v, t in zip(values, twins, strict=True)]
+    mixed = [values[k] if k in fixed else reference for k, reference in enumerate(references)]
     jump = [difference(run(step, mixed)[0], made[0])]
-    live = [(values[k], values[k] if twins[k] is None else twins[k]) for k in step.live]
-    same_shape = jnp.ndim(values[0]) > 0
-    return settle(results, live, jump, () if same_shape else None)
-
-
-def _pairs(values: Sequence[Any], twins: Sequence[Any]):
-    return zip(values, twins, strict=True)
+    live = [(values[k], references[k]) for k in step.live]
+    shapes = {jnp.shape(v) for v in (results[0], *(a for a, _ in live))}
+    whole = len(shapes) > 1 or (name == "select_n" and jnp.ndim(values[0]) == 0)
+    return settle(results, live, jump, None if whole else ())
 
 
 def settle(

@@ -277,8 +277,9 @@ def test_default_precision(around, default_precision):
 def test_chunks_and_jit_change_nothing(around):
     explain = [around(SLOPE), around(SLOPE, chunk=100), around(jax.jit(SLOPE), chunk=3)]
     one_by_one, at_once, by_threes = jax.jit(lambda x: [fn(x) for fn in explain])(X)
-    assert_close(at_once, one_by_one)
-    assert_close(by_threes, one_by_one)
+    # jax 0.10's normal numbers depend on what they are compiled with, at 1e-8
+    assert_close(at_once, one_by_one, 1e-7)
+    assert_close(by_threes, one_by_one, 1e-7)
 
 
 @pytest.mark.parametrize("name", ["integrated", "expected"])

@@ -183,7 +183,10 @@ def test_biases_are_stacked_per_iteration_of_a_scan():
     np.testing.assert_allclose(stacked, np.stack(single), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["resnet_basic", "vit", "decoder_scan"])
+@pytest.mark.parametrize(
+    "name",
+    [covering.case("resnet_basic", full=True), "vit", covering.case("decoder_scan", full=True)],
+)
 def test_transformations_change_nothing(name):
     """jit, vmap over examples, remat, sharding over eight devices."""
     model = models.build(name, dtype=jnp.float64)

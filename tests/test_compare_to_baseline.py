@@ -25,8 +25,10 @@ def sums(tree, count):
     return sum(r.reshape(count, -1).sum(1) for r in jax.tree.leaves(tree))
 
 
-CASES = [covering.case(name, jnp.float64, id=f"{name}-64") for name in models.NAMES] + [
-    covering.case(name, jnp.float32, full=k % 3 > 0, id=f"{name}-32")
+# test_baseline_complete.py has all models in float64
+CASES = [
+    covering.case(name, dtype, full=k % 3 > 0, id=f"{name}-{dtype.__name__}")
+    for dtype in (jnp.float64, jnp.float32)
     for k, name in enumerate(models.NAMES)
 ]
 
@@ -81,7 +83,9 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name", [covering.case(name, full=k % 2 > 0, id=name) for k, name in enumerate(FUNCTIONS)]
+)
 def test_derivatives_near_and_far(name):
     """Of a loss on relevance, in x and x0, against central differences.
 
@@ -266,8 +270,10 @@ def test_it_lowers_elsewhere(platform):
     assert export(model.params, model.x, model.x).mlir_module()
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("name", ["resnet_basic", "vit", "lstm"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    covering.covering(["resnet_basic", "vit", "lstm"], [jnp.float32, jnp.bfloat16, jnp.float16]),
+)
 def test_finite_in_low_precision(name, dtype):
     """Zeros, x = x0, tiny and large distances; in one example only."""
     model = models.build(name, dtype=dtype)

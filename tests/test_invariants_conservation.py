@@ -59,4 +59,6 @@ def test_a_gradient_does_not_conserve() -> None:
 def test_lrp_without_blip_is_slope(name: str) -> None:
     model = build(name, dtype=jnp.float64)
     _, results = relevance(model, ("slope", "lrp"))
-    assert_close(results["lrp"], results["slope"], 1e-13)
+    # two models compute their softmax in float32, whatever x is
+    in_float32 = name in ("nnx_transformer", "dot_product_attention")
+    assert_close(results["lrp"], results["slope"], 1e-6 if in_float32 else 1e-13)

@@ -323,7 +323,10 @@ def test_primitive(name: str) -> None:
         return value, case.fun(x0), alone, bias, against, grad
 
     value, value0, alone, bias, against, grad = explained(case.x, case.x0)
-    np.testing.assert_array_equal(value, jax.jit(case.fun)(case.x))
+    if name == "random_gamma":  # its numbers depend on what they are compiled with
+        np.testing.assert_allclose(value, jax.jit(case.fun)(case.x), rtol=1e-12)
+    else:
+        np.testing.assert_array_equal(value, jax.jit(case.fun)(case.x))
     assert is_finite((alone, against))
     scale = float(jnp.abs(value).sum() + jnp.abs(value0).sum())
     assert abs(against.sum() - (value.sum() - value0.sum())) <= case.tolerance * scale

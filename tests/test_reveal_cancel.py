@@ -8,7 +8,7 @@ from jax import lax
 
 from jaxrel import audit, relevance, rulesets
 from jaxrel.errors import RuleError
-from tests import models
+from tests import covering, models
 
 REVEAL = "deeplift_reveal_cancel"
 COVERING = (
@@ -81,7 +81,9 @@ def test_restated_in_numpy(f, g):
     np.testing.assert_allclose(found, restated(weights, biases, g, x, x0), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", COVERING)
+@pytest.mark.parametrize(
+    "name", [covering.case(name, full=k % 2 > 0, id=name) for k, name in enumerate(COVERING)]
+)
 def test_complete_on_every_kind_of_program(name):
     """sum(R) = f(x) - f(x0), relative to |f(x)| + |f(x0)|, for each example."""
     model = models.build(name, dtype=jnp.float64)
@@ -157,7 +159,10 @@ def test_transformations_and_many_references():
     np.testing.assert_allclose(explain(model.x, x0), each.mean(0), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    "dtype",
+    [covering.case(d, full=d != jnp.float16) for d in (jnp.float32, jnp.bfloat16, jnp.float16)],
+)
 def test_finite_where_nothing_differs(dtype):
     """X = x0 gives 0, zeros and low precision no NaN."""
     model = models.build("resnet_basic", dtype=dtype)

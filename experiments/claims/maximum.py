@@ -19,16 +19,15 @@ two graphs look alike. The gap is largest at the kink x = a: 1/2 against 1.
 at both points, so sum_i factor_i (a_i - a0_i) = y - y0 has one term left, and factor_x =
 (y - y0) / (x - x0): the slope nonlinearity. Conservation forces what no choice of shares can.
 
-**The two ways to take a maximum are one, if the softmax is taken whole.** Let the order of a and b
-be another at the baseline, d = a - b, d0 = a0 - b0. By |a - b|, a gets the factor
-|d| / (|d| + |d0|). By exp, sum and log one after the other, in the limit beta -> inf, whichever of
-the two winners has the larger value gets all: another answer, as the text says. But these slopes
-are not those of the log-sum-exp as one function: add a number to both values, and at finite beta
-they change. The shares p = exp(beta a - y beta) do not, and the logarithmic means of p and p0,
-normalised, are weights w with y - y0 = sum w_i (a_i - a0_i). In the limit only the winner at x and
-the one at the baseline keep a weight, 1 / (beta |d0|) and 1 / (beta |d|) before they are
-normalised, and that is |a - b|'s answer exactly. Unlike |a - b|'s it needs no order of pairs where
-there are more than two values.
+**The two ways to take a maximum are one, if the softmax is taken whole.** Let a be the larger value
+and b the larger at the baseline, d = a - b, d0 = a0 - b0. By |a - b|, a gets the factor
+|d| / (|d| + |d0|). By exp, sum and log one after the other, in the limit beta -> inf, the winner
+where the maximum is larger gets all: another answer, as the text says. But the slopes of exp and
+log change when a number is added to a and b, which the log-sum-exp y only hands on. The shares
+p = exp(beta (a - y)) do not, and their logarithmic means between the two points, normalised, are
+weights w with y - y0 = sum w_i (a_i - a0_i). In the limit only the winner at x and the one at the
+baseline keep a weight, 1 / (beta |d0|) and 1 / (beta |d|) before they are normalised: the answer of
+|a - b| exactly. And it needs no order of pairs where there are more than two values.
 """
 
 from __future__ import annotations

@@ -181,11 +181,11 @@ class Network:
         with jax.named_scope("maximum"):
             x = x.reshape(-1, 2).max(-1)
         with jax.named_scope("dense"):
-            x = self._biased(self.dense @ x, 1)
+            x = self._biased(jnp.matmul(self.dense, x), 1)
         with jax.named_scope(self.nonlinearities[1]):
             x = second(x)
         with jax.named_scope("head"):
-            return self._biased(self.head @ x, 2)
+            return self._biased(jnp.matmul(self.head, x), 2)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -211,6 +211,9 @@ class Network:
         return z + self.biases[k] if np.any(self.biases[k]) else z
 
 
-def _convolve(x: jax.Array, kernel: Any) -> jax.Array:
+def _convolve(x: jax.Array, kernel: np.ndarray) -> jax.Array:
+    weights = jnp.asarray(kernel)
     axes = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "VALID", dimension_numbers=axes)[0]
+    return jax.lax.conv_general_dilated(x[None], weights, (1, 1), "VALID", dimension_numbers=axes)[
+        0
+    ]

@@ -42,10 +42,13 @@ class LogMean(Rule):
             for u, p in ((view.inputs[0], parts), (view.baseline.inputs[0], there()))
         )
         mean = secant(jnp.exp, v, v0, jnp.exp(v), jnp.exp(v0))
-        _, pullback = jax.vjp(parts.of, mean)
         total, broadcast, weights = _total(parts.total, mean)
-        scale = divide(broadcast(total), weights) if parts.is_share else 1
-        return parts.log_base * scale * mean * pullback(m)[0]
+        scale = divide(broadcast(total), weights)
+        # what comes next has the same relative slopes at any scale of the exponentials
+        mean = divide(mean, scale, otherwise=1)
+        _, pullback = jax.vjp(parts.of, mean)
+        sent = parts.log_base * mean * pullback(m)[0]
+        return scale * sent if parts.is_share else sent
 
 
 def _total(total: Any, e: jax.Array):

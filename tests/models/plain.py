@@ -129,8 +129,8 @@ def dot_product_attention(bias: bool) -> Recipe:
 
 def graph(bias: bool) -> Recipe:
     """Message passing on a fixed graph: gather from the senders, scatter to the receivers."""
-    senders = np.array([0, 1, 2, 3, 4, 0, 2])
-    receivers = np.array([1, 2, 3, 4, 0, 2, 4])
+    senders = np.array([0, 1, 2, 3, 4, 0, 2], np.int32)
+    receivers = np.array([1, 2, 3, 4, 0, 2, 4], np.int32)
     params = {
         "message1": dense_shapes(bias, 4, 6),
         "message2": dense_shapes(bias, 6, 6),
