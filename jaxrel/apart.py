@@ -1,394 +1,379 @@
 """Positive and negative differences carried apart, for rules such as ``RevealCancel``.
 
-Against a baseline every live value has a difference d = x - x0. Here it is carried as two live
-parts, d = p + n with p >= 0 >= n as far as operations keep them so, and the multipliers m+ and m-
-of the two flow back as cotangents of p and n. So what is executed is an expanded program:
+Against a baseline a rule sees x - x0, in which what increased x and what decreased it may have
+cancelled. Here every value that varies is carried as (x, x0, p, n):
 
-* a matmul is z+ = W+ p + W- n, z- = W+ n + W- p; its plain VJP is DeepLIFT's linear rule;
-* other linear steps are applied to both parts, which change places where a coefficient is negative;
-* a nonlinearity makes its own two parts, if its rule carries them;
-* every other step, and one with another rule, sees d whole: its result's difference is split by
-  sign, and both parts of an input get the same multiplier.
+    x - x0 = p + n        p >= 0 is what increased it, n <= 0 what decreased it
 
-Values and their twins are computed beside, as they were, and get no multiplier. Everything is
-complete: sum(p m+ + n m-) = f(x) - f(x0).
+p and n are what is differentiated, x and x0 are constants beside them; so the multipliers m+ and m-
+of p and n are ordinary cotangents, and the plain VJP of this expanded program does the linear rule:
 
-In the paper (Shrikumar et al. 2017, section 3.5.1) the linear rule sorts a contribution w d by its
-own sign, p and n of d together; here the parts are sorted each by its own. The two agree where p or
-n is 0 (in the first layer always). Ours keeps what was revealed in one layer apart in the next.
+* input: p = max(x - x0, 0), n = min(x - x0, 0), and in the end R = p m+ + n m-; both begin as m.
+* what is linear with known signs: the same map of p and of n. What changes the sign (neg, sub, the
+  negative weights of a matmul) puts p into n and n into p: z+ = W+ p + W- n, z- = W- p + W+ n.
+* a nonlinearity multiplies p and n by two slopes, its rule's; a falling one changes them over.
+* everything else (products, softmax, maxima, other rules): the parts are *joined*, the step's
+  ordinary rule sends a multiplier of x - x0 back, and its result is *split* by sign: m is m+ where
+  z > z0 and m- where z < z0 (their mean at 0), and both parts of an input get the same.
+
+All of these hand on exactly what arrives, so sum(R) = f(x) - f(x0) as without parts. Example:
+
+    >>> least = lambda x: x[0] - jax.nn.relu(x[0] - x[1])  # min(x0, x1)
+    >>> rules = "deeplift_reveal_cancel"
+    >>> jaxrel.relevance(least, rules, baseline=0.0)(jnp.array([2.0, 1.0]))  # Rescale: [0, 1]
+    Array([0.5, 0.5], dtype=float32)
+
+Sharp edges:
+
+* The paper's linear rule assigns w (x - x0) as a whole to z+ or z- by its sign, even where x - x0
+  has two parts; ours assigns each part. On the first layer, where every difference has one sign,
+  and on the last, where both multipliers are the same, that is one and the same; a network with one
+  hidden layer has no others. Beyond, joining would forget at every layer what the rule has just
+  told apart, by a sign that jumps where two parts are nearly equal, and the relevance with it.
+* A ``cond`` that takes another branch at the baseline, a selection whose condition differs there,
+  and custom derivatives whose body is linear are joined and split as a whole.
+* m+ and m- differ, so relevance jumps where the result of a joined step equals its baseline's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from . import _compat
-from .apply import hyperparameters, run_nodes, scope, send, view_of
-from .assign import Assignment
-from .numerics import difference, divide
-from .plan.primitives import STRUCTURAL
+from .apply import hyperparameters, run_nodes, scope, view_of
+from .assign import Assignment, is_plain
+from .control import CONTROL_FLOW
+from .execute import run_step, stopped
+from .numerics import difference
+from .plan.graph import Node
+from .plan.primitives import MATMUL, OPAQUE, STRUCTURAL
 from .plan.steps import Plan, Step
-from .plan.varying import cond_varying, scan_varying
+from .plan.varying import scan_varying
+from .taps import NO_TAPS
+from .units import meet
 
-Parts = tuple[jax.Array, jax.Array]
-"""The positive and the negative part of a difference."""
 
-State = tuple[list[Any], list[Any], list[Any]]
-"""Values, twins at the baseline (None: the same), parts of differences (None: not live)."""
+class Apart(NamedTuple):
+    """What a value is compared to, and the parts of its difference from that.
+
+    Attributes:
+      origin: the value at the baseline.
+      positive, negative: parts that add up to the difference; None for integers and the like. Of a
+        complex number the positive part is all.
+    """
+
+    origin: Any
+    positive: Any
+    negative: Any
+
+
+Pair = tuple[Any, Any]
+"""A positive and a negative part."""
+
+Twins = Sequence[Apart | None]
+"""For each value what it is compared to; None for those that do not vary."""
 
 
 def carries_parts(chosen: Assignment) -> bool:
-    """Tells whether a chosen rule needs the parts of differences."""
+    """Tells whether some rule wants parts carried apart."""
     return any(getattr(rule, "carries_parts", False) for rule in chosen.values())
 
 
-def parts_of(d: jax.Array) -> Parts:
-    """A difference by its sign."""
-    return jnp.maximum(d, 0), jnp.minimum(d, 0)
-
-
-def evaluate_apart(plan: Plan, chosen: Assignment, state: State) -> State:
-    """Runs ``plan``; see :func:`jaxrel.execute.evaluate`.
+def vjp_apart(
+    plan: Plan, chosen: Assignment, leaves: Sequence[Any], origins: Sequence[Any]
+) -> tuple[Any, Callable[[Any], list[Any]], list[Any]]:
+    """The first output of ``plan``, its pullback from multiplier to relevances, the other outputs.
 
     Args:
       plan: what to do.
       chosen: the rule of each step.
-      state: of the plan's inputs.
-
-    Returns:
-      The state of its outputs; those that are live have parts.
+      leaves: values of the plan's inputs.
+      origins: what they are compared to.
     """
-    values, twins, parts = (
-        {k: v for k, v in zip(plan.inputs, part, strict=True)} for part in state
-    )
-    env, there = {**plan.constants, **values}, twins
+    start = [_parts(difference(x, x0)) for x, x0 in zip(leaves, origins, strict=True)]
+
+    def run(parts: list[Pair]) -> tuple[Pair, list[Any]]:
+        twins = [Apart(x0, *pair) for x0, pair in zip(origins, parts, strict=True)]
+        out, made = _evaluate(plan, chosen, leaves, twins)
+        end = made[0] or _still(out[0])
+        return (end.positive, end.negative), out
+
+    _, pullback, out = jax.vjp(run, start, has_aux=True)
+
+    def relevances(m: Any) -> list[Any]:
+        (multipliers,) = pullback((m, m))
+        return [p * a + n * b for (p, n), (a, b) in zip(start, multipliers, strict=True)]
+
+    return out[0], relevances, out[1:]
+
+
+def _evaluate(
+    plan: Plan, chosen: Assignment, arguments: Sequence[Any], twins: Twins
+) -> tuple[list[Any], list[Apart | None]]:
+    """Runs ``plan``; returns its outputs and what they are compared to."""
+    env = {**plan.constants, **dict(zip(plan.inputs, arguments, strict=True))}
+    there = dict(zip(plan.inputs, twins, strict=True))
     for step in plan.steps:
-        own = ([env[v] for v in step.operands], *_found((there, parts), step.operands))
+        values = [env[value] for value in step.operands]
+        given = [there.get(value) for value in step.operands]
         with scope(step), _compat.at_source(step.nodes[-1].eqn):
-            made = _run(step, chosen, own)
-        for target, results in zip((env, there, parts), made, strict=True):
-            target.update(zip(step.results, results, strict=True))
-    env_out = [env[v] for v in plan.outputs]
-    there_out, parts_out = _found((there, parts), plan.outputs)
-    zipped = zip(plan.live_outputs, env_out, parts_out, strict=True)
-    return env_out, there_out, [_given(v, p) if live else None for live, v, p in zipped]
+            results, made = _run(step, chosen, values, given)
+        env.update(zip(step.results, results, strict=True))
+        there.update(zip(step.results, made, strict=True))
+    return [env[value] for value in plan.outputs], [there.get(value) for value in plan.outputs]
 
 
-def _found(sources: Sequence[dict[int, Any]], wanted: Sequence[int]) -> tuple[list[Any], list[Any]]:
-    first, second = ([source.get(v) for v in wanted] for source in sources)
-    return first, second
+class _Bodies:
+    """Executes nested plans; all of them are rebuilt, for parts to go through."""
+
+    tapped = True
+
+    def __init__(self, chosen: Assignment):
+        self.chosen = chosen
+
+    def __call__(self, plan: Plan, arguments: Sequence[Any], twins: Twins, index: Any = None):
+        del index
+        out, made = _evaluate(plan, self.chosen, arguments, twins)
+        return out, [twin or _still(z) for z, twin in zip(out, made, strict=True)]
 
 
-def _given(value: Any, parts: Parts | None) -> Parts:
-    zero = jnp.zeros_like(value)
-    return (zero, zero) if parts is None else parts
-
-
-def _run(step: Step, chosen: Assignment, state: State) -> State:
-    values, twins, parts = state
+def _run(
+    step: Step, chosen: Assignment, values: list[Any], twins: list[Apart | None]
+) -> tuple[Sequence[Any], Sequence[Apart | None]]:
+    """The results of a step and what they are compared to."""
+    if all(twin is None for twin in twins):
+        return _as_it_is(step, values), [None] * len(step.results)
     rule = chosen.get(id(step))
-    if step.kind == "control" and id(step) not in chosen:
-        return _CONTROL.get(step.variant, _call)(step, chosen, state)
-    results = run_nodes(step, values)
-    if all(twin is None for twin in twins) or not step.results:
-        return results, [None] * len(results), [None] * len(results)
-    base = _filled(values, twins)
-    made = run_nodes(step, base)
+    if step.kind == "control" and id(step) not in chosen and not _is_whole(step, chosen, twins):
+        twins = _with_carries(step, values, twins)
+        return CONTROL_FLOW[step.variant](step, chosen, values, twins, _Bodies(chosen))
+    base = [v if twin is None else twin.origin for v, twin in zip(values, twins, strict=True)]
+    results, made = _as_it_is(step, values), _as_it_is(step, base)
+    compared = [_compared(z, z0) for z, z0 in zip(results, made, strict=True)]
     if step.kind == "constant":
-        return results, made, [None] * len(results)
-    live = [_given(values[k], parts[k]) for k in step.live]
-    if getattr(rule, "carries_parts", False):
-        found = [_nonlinear(step, rule, values, base, results, made, live[0])]
-    elif rule is None and (linear := _linear(step, values, twins)) is not None:
-        found = linear(live)
-    else:
-        found = _whole(step, rule, values, base, results, made, live)
-    return results, made, found
+        return results, compared
+    if step.kind == "nonlinearity" and hasattr(rule, "slopes"):
+        twin = twins[step.live[0]] or _still(values[step.live[0]])
+        pair = _scale(step, rule, values, results, base, made, twin)
+        return results, [Apart(made[0], *pair)]
+    if rule is None and _is_signed(step, twins):
+        pairs = _expand(step, values, twins)
+        return results, [Apart(z0, *pair) for z0, pair in zip(made, pairs, strict=True)]
+    joined = list(values)
+    for k in step.live:
+        if (twin := twins[k]) is not None and twin.positive is not None:
+            joined[k] = _join(values[k], twin.positive, twin.negative)
+    origins = [None if twin is None else twin.origin for twin in twins]
+    companions = []
+    if getattr(rule, "emits_unit", False):  # relevance that is not proportional to x ends here
+        for k in step.live:
+            joined[k], companion = meet(joined[k], origins[k])
+            companions.append(companion)
+    ends, _ = run_step(step, chosen, joined, origins, companions, NO_TAPS)
+    return results, [
+        twin if twin.positive is None else Apart(twin.origin, *_split(end, difference(z, twin[0])))
+        for end, z, twin in zip(ends, results, compared, strict=True)
+    ]
 
 
-def _filled(values: Sequence[Any], twins: Sequence[Any]) -> list[Any]:
-    return [v if twin is None else twin for v, twin in zip(values, twins, strict=True)]
+def _as_it_is(step: Step, values: Sequence[Any]) -> list[Any]:
+    """The step's results by its original operations."""
+    if step.kind == "constant" and step.nodes[0].name in OPAQUE:
+        values = [stopped(v) for v in values]
+    return run_nodes(step, values)
 
 
-# ------------------------------------------------------------------------------------------ steps
+def _is_whole(step: Step, chosen: Assignment, twins: Twins) -> bool:
+    """Tells whether a control step is joined and split, not entered."""
+    if step.variant == "cond":
+        return twins[0] is not None  # another branch at the baseline
+    is_call = step.variant not in ("scan", "remat2", "jit", "shard_map")
+    return is_call and all(is_plain(body, chosen) for body in step.bodies)
 
 
-def _linear(
-    step: Step, values: Sequence[Any], twins: Sequence[Any]
-) -> Callable[[list[Parts]], list[Parts]] | None:
-    """How a linear step acts on parts; None where it has to see differences whole."""
-    dead = [k for k in range(len(values)) if k not in step.live]
-    if any(twins[k] is not None for k in dead) or any(map(_is_complex, values)):
-        return None
-    view = view_of(step, values, [None] * len(step.results))
-    if step.kind == "matmul":
-        assert view.affine is not None
-        affine = view.affine()
-        up, down = parts_of(affine.weight)
-
-        def multiplied(live: list[Parts]) -> list[Parts]:
-            ((p, n),) = live
-            linear = affine.linear
-            return [(linear(p, up) + linear(n, down), linear(n, up) + linear(p, down))]
-
-        return multiplied
-    name = step.nodes[-1].name
-
-    def moved(*tangents: jax.Array) -> list[Any]:
-        out = jax.jvp(view.function, view.inputs, tangents)[1]
-        return list(out) if isinstance(out, tuple) else [out]
-
-    if len(step.nodes) == 1 and name in _KEEP_SIGN:
-        swapped = (False, True) if name == "sub" else (False,) * len(values)
-        at = [swapped[k] for k in step.live] if name == "sub" else [False] * len(step.live)
-
-        def kept(live: list[Parts]) -> list[Parts]:
-            ups = [n if swap else p for (p, n), swap in zip(live, at, strict=True)]
-            downs = [p if swap else n for (p, n), swap in zip(live, at, strict=True)]
-            return list(zip(moved(*ups), moved(*downs), strict=True))
-
-        return kept
-    if len(step.nodes) == 1 and name in ("mul", "div", "neg") and len(step.live) == 1:
-        (coefficient,) = moved(jnp.ones_like(view.inputs[0]))
-
-        def scaled(live: list[Parts]) -> list[Parts]:
-            ((p, n),) = live
-            (p,), (n,) = moved(p), moved(n)
-            return [(jnp.where(coefficient < 0, n, p), jnp.where(coefficient < 0, p, n))]
-
-        return scaled
-    return None
+def _with_carries(step: Step, values: Sequence[Any], twins: Twins) -> Twins:
+    """For a loop, something to compare to for each carry that begins to vary within."""
+    if step.variant != "scan":
+        return twins
+    twins = list(twins)
+    constants, carries = _compat.scan_arity(step.nodes[0].eqn.params)
+    varies = scan_varying(step, [twin is not None for twin in twins])[:carries]
+    for k, flag in enumerate(varies, constants):
+        twins[k] = (twins[k] or _still(values[k])) if flag else None
+    return twins
 
 
-_KEEP_SIGN = STRUCTURAL | frozenset(
-    "add sub add_any reduce_sum cumsum reduce_window_sum select_n scatter-add psum".split()
-)
-"""Linear with coefficients that are not negative; the second operand of ``sub`` apart."""
+# parts of a difference
 
 
-def _is_complex(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jnp.complexfloating)
+def _is_float(value: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jnp.inexact)
 
 
-def _nonlinear(
+def _parts(d: jax.Array) -> Pair:
+    """A difference by its sign."""
+    if jnp.issubdtype(d.dtype, jnp.complexfloating):
+        return d, jnp.zeros_like(d)
+    return jnp.maximum(d, 0), jnp.minimum(d, 0)
+
+
+def _compared(z: Any, z0: Any) -> Apart:
+    """The parts of a value to which nothing is sent back."""
+    return Apart(z0, *(_parts(difference(z, z0)) if _is_float(z) else (None, None)))
+
+
+def _still(z: Any) -> Apart:
+    """The twin of a value that does not vary."""
+    zero = jnp.zeros_like(z) if _is_float(z) else None
+    return Apart(z, zero, zero)
+
+
+@jax.custom_vjp
+def _join(x: jax.Array, p: jax.Array, n: jax.Array) -> jax.Array:
+    """Returns x; both parts of x - x0 get its multiplier."""
+    del p, n
+    return x
+
+
+_join.defvjp(lambda x, p, n: (x, None), lambda _, m: (None, m, m))
+
+
+@jax.custom_vjp
+def _split(z: jax.Array, d: jax.Array) -> Pair:
+    """The parts of d = z - z0; z gets the multiplier of the part that d is in."""
+    del z
+    return _parts(d)
+
+
+def _split_backward(d: jax.Array, m: Pair):
+    if jnp.issubdtype(d.dtype, jnp.complexfloating):
+        return m[0], None
+    return jnp.where(d > 0, m[0], jnp.where(d < 0, m[1], (m[0] + m[1]) / 2)), None
+
+
+_split.defvjp(lambda z, d: (_parts(d), d), _split_backward)
+
+
+def _scale(
     step: Step,
     rule: Any,
     values: list[Any],
+    results: Sequence[Any],
     base: list[Any],
-    results: list[Any],
-    made: list[Any],
-    parts: Parts,
-) -> Parts:
+    made: Sequence[Any],
+    twin: Apart,
+) -> Pair:
     """The parts of a nonlinearity's result: those of its operand times the slopes of its rule.
 
     For what is forward, backward and operand here, see :mod:`jaxrel.apply`.
     """
     leaves, rebuild = hyperparameters(rule)
 
-    def forward(leaves: Any, operands: Any, parts: Parts):
-        values, base, results, made = operands
-        slopes = rebuild(leaves).slopes(view_of(step, values, results, (base, made)), *parts)
-        p, n = (_product(s, part, results[0]) for s, part in zip(slopes, parts, strict=True))
-        return (p, n), (slopes, parts)
+    def forward(leaves: Any, points: Any, pair: Pair):
+        values, results, base, made = points
+        slopes = rebuild(leaves).slopes(view_of(step, values, results, (base, made)), *pair)
+        p, n = (_product(s, part, results[0]) for s, part in zip(slopes, pair, strict=True))
+        return (p, n), (slopes, pair)
 
     @jax.custom_vjp
-    def run(leaves: Any, operands: Any, parts: Parts) -> Parts:
-        return forward(leaves, operands, parts)[0]
+    def run(leaves: Any, points: Any, pair: Pair) -> Pair:
+        return forward(leaves, points, pair)[0]
 
-    def backward(kept: Any, m: Parts):
-        slopes, parts = kept
-        return None, None, tuple(map(_product, slopes, m, parts))
+    def backward(kept: Any, m: Pair):
+        slopes, pair = kept
+        return None, None, tuple(map(_product, slopes, m, pair))
 
     run.defvjp(forward, backward)
-    return run(leaves, (values, base, results, made), parts)
+    points = values, list(results), base, list(made)
+    return _ordered(*run(leaves, points, (twin.positive, twin.negative)))
 
 
 def _product(a: jax.Array, b: jax.Array, like: jax.Array) -> jax.Array:
     return (a * b).astype(like.dtype)
 
 
-def _whole(
-    step: Step,
-    rule: Any,
-    values: list[Any],
-    base: list[Any],
-    results: list[Any],
-    made: list[Any],
-    live: list[Parts],
-) -> list[Parts | None]:
-    """Parts of a step that sees differences whole: by sign, with its rule for their VJP."""
-    leaves, rebuild = hyperparameters(rule)
-    floats = [k for k, result in enumerate(results) if _is_inexact(result)]
-
-    def split(results: list[Any], made: list[Any]) -> list[Parts]:
-        return [_split(difference(results[k], made[k])) for k in floats]
-
-    @jax.custom_vjp
-    def run(leaves: Any, operands: Any, live: list[Parts]) -> list[Parts]:
-        del leaves, live
-        return split(*operands[2:])
-
-    def backward(kept: Any, m: list[Parts]):
-        leaves, (values, base, results, made) = kept
-        whole = list(map(jnp.zeros_like, results))
-        for k, (up, down) in zip(floats, m, strict=True):
-            whole[k] = _joined(difference(results[k], made[k]), up, down)
-        with scope(step):
-            sent = send(step, rebuild(leaves), values, results, whole, (base, made))
-        return None, None, [(s, s) for s in sent]
-
-    run.defvjp(lambda *args: (split(*args[1][2:]), args[:2]), backward)
-    found: list[Parts | None] = [None] * len(results)
-    for k, parts in zip(floats, run(leaves, (values, base, results, made), live), strict=True):
-        found[k] = parts
-    return found
+def _ordered(p: jax.Array, n: jax.Array) -> Pair:
+    """Changes p and n over where both have the sign of the other: f falls there."""
+    if jnp.issubdtype(p.dtype, jnp.complexfloating):
+        return p, n
+    falls = (p <= 0) & (n >= 0)
+    return jnp.where(falls, n, p), jnp.where(falls, p, n)
 
 
-def _is_inexact(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jnp.inexact)
+# linear steps
 
+_NEGATES = {"neg": 0, "sub": 1, "scatter-sub": 2}
+"""The operand that enters with a minus."""
 
-def _split(d: jax.Array) -> Parts:
-    return (d, jnp.zeros_like(d)) if _is_complex(d) else parts_of(d)
-
-
-def _joined(d: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-    """The multiplier of a difference that was split by sign."""
-    if _is_complex(d):
-        return up
-    return jnp.where(d > 0, up, jnp.where(d < 0, down, (up + down) / 2))
-
-
-# ----------------------------------------------------------------------------------- control flow
-
-
-def _pick(items: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
-    return [item for item, flag in zip(items, flags, strict=True) if flag]
-
-
-def _spread(items: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
-    rest = iter(items)
-    return [next(rest) if flag else None for flag in flags]
-
-
-def _flags(items: Sequence[Any]) -> list[bool]:
-    return [item is not None for item in items]
-
-
-def _call(step: Step, chosen: Assignment, state: State) -> State:
-    if len(step.bodies) != 1 or step.variant == "shard_map":
-        raise NotImplementedError(f"rules that carry parts of differences through {step.variant}")
-    return evaluate_apart(step.bodies[0], chosen, state)
-
-
-def _remat(step: Step, chosen: Assignment, state: State) -> State:
-    params = step.nodes[0].eqn.params
-    run = jax.checkpoint(
-        lambda state: evaluate_apart(step.bodies[0], chosen, state),
-        prevent_cse=params["prevent_cse"],
-        policy=params["policy"],
+_SIGNED = (
+    STRUCTURAL
+    | frozenset(
+        "mul div add sub neg select_n reduce_sum cumsum reduce_window_sum add_any "
+        "dynamic_update_slice scatter scatter-add scatter-sub all_gather all_gather_invariant "
+        "all_gather_reduced all_to_all pbroadcast ppermute psum psum_invariant psum2 pvary "
+        "reduce_scatter pcast".split()
     )
-    return run(state)
+    | frozenset(MATMUL)
+)
+"""Linear operations whose coefficients have known signs; all others are joined and split."""
 
 
-def _scan(step: Step, chosen: Assignment, state: State) -> State:
-    params, body = step.nodes[0].eqn.params, step.bodies[0]
-    first, count = _compat.scan_arity(params)
-    ends = first + count
-    values, twins, parts = state
-    varies = scan_varying(step, _flags(twins))
-    carried, live = varies[:count], body.live_inputs[first:ends]
-    over, apart = _flags(twins[ends:]), _flags(parts[ends:])
-    outputs = body.live_outputs
-    lives = [a or b for a, b in zip(outputs, (*live, *outputs[count:]), strict=True)]
+def _is_signed(step: Step, twins: Twins) -> bool:
+    """Tells whether a step with the plain VJP is one linear map at x and x0, of known signs."""
+    if step.kind not in ("matmul", "linear", "sum"):
+        return False
+    constant = all(twin is None for k, twin in enumerate(twins) if k not in step.live)
+    atoms = [atom for node in step.nodes for atom in (*node.eqn.invars, *node.eqn.outvars)]
+    is_real = not any(jnp.issubdtype(_dtype(atom), jnp.complexfloating) for atom in atoms)
+    return constant and is_real and all(node.name in _SIGNED for node in step.nodes)
 
-    def run(carry: Any, x: Any):
-        inner = (
-            [*values[:first], *carry[0], *x[0]],
-            [*twins[:first], *_spread(carry[1], carried), *_spread(x[1], over)],
-            [*parts[:first], *_spread(carry[2], live), *_spread(x[2], apart)],
+
+def _dtype(atom: Any) -> Any:
+    return getattr(atom.aval, "dtype", jnp.int32)
+
+
+def _expand(step: Step, values: Sequence[Any], twins: Twins) -> list[Pair]:
+    """The parts of a linear step's results, operation by operation."""
+    env: dict[int, Any] = dict(zip(step.operands, values, strict=True))
+    for k in step.live:
+        twin = twins[k] or _still(values[k])
+        env[step.operands[k]] = (twin.positive, twin.negative)
+    for node in step.nodes:
+        pairs = _expand_node(node, [env[value] for value in node.operands])
+        env.update(zip(node.results, pairs, strict=True))
+    return [env[value] for value in step.results]
+
+
+def _expand_node(node: Node, operands: list[Any]) -> list[Pair]:
+    """The parts of one operation's results; operands that are pairs are parts, others constant."""
+    live = [k for k, content in enumerate(operands) if isinstance(content, tuple)]
+
+    def run(replaced: dict[int, Any]) -> list[Any]:
+        return _compat.bind(node.eqn, [replaced.get(k, v) for k, v in enumerate(operands)])
+
+    if node.name in MATMUL:
+        (x,), (p, n) = live, operands[live[0]]
+        weight = operands[1 - x]
+        up, down = jnp.maximum(weight, 0), jnp.minimum(weight, 0)
+        (a,), (b,), (c,), (d,) = (
+            run({x: part, 1 - x: w}) for part, w in ((p, up), (n, down), (n, up), (p, down))
         )
-        out, made, found = evaluate_apart(body, chosen, inner)
-        made = _filled(out, made)
-        found = [_given(v, p) if on else None for v, p, on in zip(out, found, lives, strict=True)]
-        carry = list(out[:count]), _pick(made[:count], carried), _pick(found[:count], live)
-        return carry, (
-            out[count:],
-            _pick(made[count:], varies[count:]),
-            _pick(found[count:], lives[count:]),
-        )
-
-    base = _filled(values, twins)
-    begin = [_given(v, p) for v, p in zip(values[first:ends], parts[first:ends], strict=True)]
-    start = list(values[first:ends]), _pick(base[first:ends], carried), _pick(begin, live)
-    xs = values[ends:], _pick(twins[ends:], over), _pick(parts[ends:], apart)
-    carry, ys = lax.scan(
-        run,
-        jax.tree.map(jnp.asarray, start),
-        xs,
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
+        return [(a + b, c + d)]
+    if node.name in ("mul", "div"):
+        (x,), (p, n) = live, operands[live[0]]
+        falls = operands[1 - x] < 0
+        (a,), (b,) = run({x: jnp.where(falls, n, p)}), run({x: jnp.where(falls, p, n)})
+        return [(a, b)]
+    negated = _NEGATES.get(node.name)
+    # of the difference of two sums a constant is no part
+    zeros = {k: jnp.zeros_like(v) for k, v in enumerate(operands) if k not in live and _is_float(v)}
+    pairs = zip(
+        run(zeros | {k: operands[k][k == negated] for k in live}),
+        run(zeros | {k: operands[k][k != negated] for k in live}),
+        strict=True,
     )
-    return (
-        [*carry[0], *ys[0]],
-        _spread([*carry[1], *ys[1]], varies),
-        _spread([*carry[2], *ys[2]], lives),
-    )
-
-
-def _cond(step: Step, chosen: Assignment, state: State) -> State:
-    (index, *values), (there, *twins), (_, *parts) = state
-    varies = cond_varying(step, _flags(state[1]))
-    lives = [any(live) for live in zip(*(b.live_outputs for b in step.bodies), strict=True)]
-
-    def branch(body: Plan) -> Callable[[State], Any]:
-        def run(inner: State) -> Any:
-            out, made, found = evaluate_apart(body, chosen, inner)
-            whole = zip(out, found, lives, strict=True)
-            filled = [_given(v, p) if on else None for v, p, on in whole]
-            return list(out), _pick(_filled(out, made), varies), _pick(filled, lives)
-
-        return run
-
-    out, made, found = lax.switch(index, [branch(b) for b in step.bodies], (values, twins, parts))
-    made, found = _spread(made, varies), _spread(found, lives)
-    if there is None:
-        return out, made, found
-    plain = [lambda *args, b=body: _compat.run_jaxpr(b.jaxpr, args) for body in step.bodies]
-    other = lax.switch(there, plain, *_filled(values, twins))
-    live = [p for p in parts if p is not None]
-    jumps = [m - o for m, o, on in zip(made, other, lives, strict=True) if on]
-    extra = iter(_jumped(live, jumps))
-    for k, on in enumerate(lives):
-        if on:
-            found[k] = jax.tree.map(jnp.add, found[k], next(extra))
-    return out, other, found
-
-
-def _jumped(live: list[Parts], jumps: list[jax.Array]) -> list[Parts]:
-    """Parts of what a result jumps by where another branch was taken; see :mod:`.switches`."""
-
-    @jax.custom_vjp
-    def run(live: list[Parts], jumps: list[jax.Array]) -> list[Parts]:
-        del live
-        return [parts_of(jump) for jump in jumps]
-
-    def backward(kept: Any, m: list[Parts]):
-        live, jumps = kept
-        pairs = zip(map(parts_of, jumps), m, strict=True)
-        worth = sum(jnp.vdot(a, b) for own, sent in pairs for a, b in zip(own, sent, strict=True))
-        whole = [p + n for p, n in live]
-        share = divide(jnp.asarray(worth), jnp.asarray(sum(jnp.vdot(d, d) for d in whole)))
-        return [((d * share).astype(d.dtype),) * 2 for d in whole], None
-
-    run.defvjp(lambda live, jumps: ([parts_of(j) for j in jumps], (live, jumps)), backward)
-    return run(live, jumps)
-
-
-_CONTROL = {"scan": _scan, "cond": _cond, "remat2": _remat}
+    return [pair if _is_float(pair[0]) else (None, None) for pair in pairs]

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .apart import carries_parts, evaluate_apart, parts_of
+from .apart import carries_parts, vjp_apart
 from .arguments import Arguments, SplitOutput, check_output
 from .assign import Assignment, assign
 from .baseline import Baseline, read_baseline
@@ -317,7 +317,8 @@ class Explanation:
     def vjp(self, twins: list[Any] | None, blamed: Constants) -> tuple[Any, Pullback, Any]:
         """``jax.vjp`` of the value, whose pullback gives relevances of leaves and constants."""
         if twins is not None and carries_parts(self.chosen):
-            return self._vjp_apart(twins)
+            first, apart, rest = vjp_apart(self.plan, self.chosen, self.call.leaves, twins)
+            return first, lambda m: (apart(m), {}), rest
 
         def value(leaves: list[Any], companions: dict[int, Any], probes: dict[Any, Any]):
             taps = Blamed(blamed, probes) if probes else NO_TAPS
@@ -329,25 +330,6 @@ class Explanation:
         def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
             multipliers, units, constants = pullback(m)
             return self.combine(multipliers, units, twins), constants
-
-        return first, relevances, rest
-
-    def _vjp_apart(self, twins: list[Any]) -> tuple[Any, Pullback, Any]:
-        """The same with respect to the parts of differences."""
-        leaves = self.call.leaves
-        parts = [parts_of(difference(x, x0)) for x, x0 in zip(leaves, twins, strict=True)]
-
-        def value(parts: list[Any]):
-            out, _, found = evaluate_apart(self.plan, self.chosen, (leaves, twins, parts))
-            zero = jnp.zeros_like(out[0])
-            return (zero, zero) if found[0] is None else found[0], out
-
-        _, pullback, (first, *rest) = jax.vjp(value, parts, has_aux=True)
-
-        def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
-            (multipliers,) = pullback((m, m))
-            pairs = zip(parts, multipliers, strict=True)
-            return [p * up + n * down for (p, n), (up, down) in pairs], {}
 
         return first, relevances, rest
 

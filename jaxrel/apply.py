@@ -28,7 +28,6 @@ from .affine import take_apart
 from .candidates import candidates, reduced_windows, selection_of
 from .errors import RuleError
 from .exponentials import find_exponentials
-from .numerics import divide
 from .plan.kinds import solve_operands
 from .plan.steps import Step
 from .rules import Unit, View
@@ -194,29 +193,6 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         if is_solution
         else None,
     )
-
-
-def send(
-    step: Step,
-    rule: Any,
-    values: Sequence[Any],
-    results: Sequence[Any],
-    m: list[Any],
-    base: Base | None,
-) -> list[Any]:
-    """What ``rule`` (None: the plain VJP) sends to each live operand, none of it to a unit."""
-    if rule is None:
-        sent = view_of(step, values, results).vjp(m[0] if len(results) == 1 else tuple(m))
-        return list(sent)
-    found, units = _apply(step, rule, values, results, m, base)
-    view = view_of(step, values, results, base)
-    zeros = [
-        jnp.zeros_like(x) if found[k] is None else found[k]
-        for k, x in zip(step.live, view.inputs, strict=True)
-    ]
-    for k, (unit, x) in enumerate(zip(units, view.inputs, strict=False)):
-        zeros[k] = zeros[k] + divide(unit, x)
-    return zeros
 
 
 def _apply(

@@ -76,7 +76,7 @@ def evaluate_both(
         rule = chosen.get(id(step))
         values, own = taps.inputs(step, values, own, others, env)
         with scope(step):
-            results, made = _run(step, chosen, values, others, own, taps)
+            results, made = run_step(step, chosen, values, others, own, taps)
             results = taps.outputs(step, rule, values, list(results), made, env)
             wanted = not needed.isdisjoint(step.results)
             if wanted and hands_on(step, rule):
@@ -110,7 +110,7 @@ class _Bodies:
         return evaluate_both(plan, self.chosen, arguments, taps=taps, twins=compared)
 
 
-def _run(
+def run_step(
     step: Step,
     chosen: Assignment,
     values: list[Any],
@@ -118,13 +118,13 @@ def _run(
     companions: list[Any],
     taps: Taps,
 ) -> tuple[Sequence[Any], Sequence[Any]]:
-    """The results of a step and their twins."""
+    """Runs one step with its rule; returns results and their twins."""
     with _compat.at_source(step.nodes[-1].eqn):
         if step.kind == "control" and id(step) not in chosen:
             return CONTROL_FLOW[step.variant](step, chosen, values, twins, _Bodies(chosen, taps))
         if step.kind == "constant" and step.nodes[0].name in OPAQUE:
-            values = [_stopped(v) for v in values]
-            twins = [None if v is None else _stopped(v) for v in twins]
+            values = [stopped(v) for v in values]
+            twins = [None if v is None else stopped(v) for v in twins]
         rule = chosen.get(id(step))
         compared = any(twin is not None for twin in twins) and bool(step.results)
         base = [v if twin is None else twin for v, twin in zip(values, twins, strict=True)]
@@ -139,6 +139,7 @@ def _run(
         return settle_constants(step, values, twins, results, made, run_nodes), made
 
 
-def _stopped(value: Any) -> Any:
+def stopped(value: Any) -> Any:
+    """``value`` as a constant: what an opaque call reads."""
     is_float = jnp.issubdtype(jnp.result_type(value), jnp.inexact)
     return lax.stop_gradient(value) if is_float else value
