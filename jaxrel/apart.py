@@ -30,8 +30,10 @@ Sharp edges:
   and on the last, where both multipliers are the same, that is one and the same; a network with one
   hidden layer has no others. Beyond, joining would forget at every layer what the rule has just
   told apart, by a sign that jumps where two parts are nearly equal, and the relevance with it.
-* A ``cond`` that takes another branch at the baseline, a selection whose condition differs there,
-  and custom derivatives whose body is linear are joined and split as a whole.
+* What is another function at the baseline (a ``cond`` that takes another branch, a selection whose
+  condition differs), and a linear function with a derivative of its own, are joined and split as a
+  whole; inside, RevealCancel is Rescale. Relevance that is not proportional to x (``Flat``) ends at
+  its step, and that of a value which equals its baseline is lost.
 * m+ and m- differ, so relevance jumps where the result of a joined step equals its baseline's.
 """
 
@@ -156,28 +158,32 @@ def _run(
     compared = [_compared(z, z0) for z, z0 in zip(results, made, strict=True)]
     if step.kind == "constant":
         return results, compared
-    if step.kind == "nonlinearity" and hasattr(rule, "slopes"):
+    same = all(twin is None for k, twin in enumerate(twins) if k not in step.live)
+    if same and step.kind == "nonlinearity" and hasattr(rule, "slopes"):
         twin = twins[step.live[0]] or _still(values[step.live[0]])
         pair = _scale(step, rule, values, results, base, made, twin)
         return results, [Apart(made[0], *pair)]
-    if rule is None and _is_signed(step, twins):
+    if same and rule is None and _is_signed(step):
         pairs = _expand(step, values, twins)
         return results, [Apart(z0, *pair) for z0, pair in zip(made, pairs, strict=True)]
-    joined = list(values)
+    ends = _whole(step, chosen, values, twins)
+    return results, [
+        twin if twin.positive is None else Apart(z0, *_split(end, difference(z, z0)))
+        for end, z, z0, twin in zip(ends, results, made, compared, strict=True)
+    ]
+
+
+def _whole(step: Step, chosen: Assignment, values: Sequence[Any], twins: Twins) -> Sequence[Any]:
+    """The step's results, run as without parts; what they get, both parts of its operands get."""
+    joined, companions = list(values), []
+    origins = [None if twin is None else twin.origin for twin in twins]
     for k in step.live:
         if (twin := twins[k]) is not None and twin.positive is not None:
             joined[k] = _join(values[k], twin.positive, twin.negative)
-    origins = [None if twin is None else twin.origin for twin in twins]
-    companions = []
-    if getattr(rule, "emits_unit", False):  # relevance that is not proportional to x ends here
-        for k in step.live:
+        if getattr(chosen.get(id(step)), "emits_unit", False):
             joined[k], companion = meet(joined[k], origins[k])
             companions.append(companion)
-    ends, _ = run_step(step, chosen, joined, origins, companions, NO_TAPS)
-    return results, [
-        twin if twin.positive is None else Apart(twin.origin, *_split(end, difference(z, twin[0])))
-        for end, z, twin in zip(ends, results, compared, strict=True)
-    ]
+    return run_step(step, chosen, joined, origins, companions, NO_TAPS)[0]
 
 
 def _as_it_is(step: Step, values: Sequence[Any]) -> list[Any]:
@@ -195,7 +201,9 @@ def _is_whole(step: Step, chosen: Assignment, twins: Twins) -> bool:
     return is_call and all(is_plain(body, chosen) for body in step.bodies)
 
 
-def _with_carries(step: Step, values: Sequence[Any], twins: Twins) -> Twins:
+def _with_carries(
+    step: Step, values: Sequence[Any], twins: list[Apart | None]
+) -> list[Apart | None]:
     """For a loop, something to compare to for each carry that begins to vary within."""
     if step.variant != "scan":
         return twins
@@ -322,14 +330,13 @@ _SIGNED = (
 """Linear operations whose coefficients have known signs; all others are joined and split."""
 
 
-def _is_signed(step: Step, twins: Twins) -> bool:
-    """Tells whether a step with the plain VJP is one linear map at x and x0, of known signs."""
+def _is_signed(step: Step) -> bool:
+    """Tells whether a step with the plain VJP is a linear map of known signs."""
     if step.kind not in ("matmul", "linear", "sum"):
         return False
-    constant = all(twin is None for k, twin in enumerate(twins) if k not in step.live)
     atoms = [atom for node in step.nodes for atom in (*node.eqn.invars, *node.eqn.outvars)]
     is_real = not any(jnp.issubdtype(_dtype(atom), jnp.complexfloating) for atom in atoms)
-    return constant and is_real and all(node.name in _SIGNED for node in step.nodes)
+    return is_real and all(node.name in _SIGNED for node in step.nodes)
 
 
 def _dtype(atom: Any) -> Any:

@@ -5,20 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.nn import relu
+from jax.sharding import PartitionSpec as P
 
 from jaxrel import audit, relevance, rulesets
 from jaxrel.errors import RuleError
+from jaxrel.rules import Rescale
 from tests import covering, models
 
 REVEAL = "deeplift_reveal_cancel"
-COVERING = (
-    "mlp_mixed cnn resnet_basic lax_plain graph control_flow vit decoder_scan lstm equinox_cnn"
-).split()
+COVERING = "mlp_mixed resnet_basic graph control_flow haiku_net nnx_transformer lstm".split()
+SINGLE = {"nnx_transformer", "dot_product_attention"}  # jax takes their softmax in float32
 
 
 def minimum(x):
     """min(i1, i2) as the paper writes it (figure 2): i1 - relu(i1 - i2)."""
-    return x[0] - jax.nn.relu(x[0] - x[1])
+    return x[0] - relu(x[0] - x[1])
 
 
 @pytest.mark.parametrize("x", [(10.0, 6.0), (6.0, 10.0), (3.0, 3.0)])
@@ -36,7 +38,7 @@ def test_the_minimum_of_two(x):
 def test_and_of_two(x, expected):
     """relu(i1 + i2 - 1) and min(i1, i2) are two ways to write it, and agree."""
     x = jnp.array(x, float)
-    for fun in (minimum, lambda x: jax.nn.relu(x[0] + x[1] - 1)):
+    for fun in (minimum, lambda x: relu(x[0] + x[1] - 1)):
         np.testing.assert_allclose(relevance(fun, REVEAL, baseline=0.0)(x), expected, atol=1e-12)
 
 
@@ -63,7 +65,7 @@ def restated(weights, biases, f, x, x0):
     return np.maximum(x - x0, 0) * mp + np.minimum(x - x0, 0) * mn
 
 
-@pytest.mark.parametrize(("f", "g"), [(jnp.tanh, np.tanh), (jax.nn.relu, lambda z: z * (z > 0))])
+@pytest.mark.parametrize(("f", "g"), [(jnp.tanh, np.tanh), (relu, lambda z: z * (z > 0))])
 def test_restated_in_numpy(f, g):
     """Three layers with biases."""
     rng = np.random.default_rng(0)
@@ -82,12 +84,12 @@ def test_restated_in_numpy(f, g):
 
 
 @pytest.mark.parametrize(
-    "name", [covering.case(name, full=k % 2 > 0, id=name) for k, name in enumerate(COVERING)]
+    "name", [covering.case(n, full=n not in COVERING, id=n) for n in models.NAMES]
 )
 def test_complete_on_every_kind_of_program(name):
     """sum(R) = f(x) - f(x0), relative to |f(x)| + |f(x0)|, for each example."""
     model = models.build(name, dtype=jnp.float64)
-    x0 = jax.tree.map(lambda v: 0.7 * jnp.flip(v, -1) + 0.1, model.x)
+    x0 = jax.tree.map(lambda v: 0.3 * jnp.cos(jnp.arange(v.size)).reshape(v.shape), model.x)
 
     def fun(x):
         return model.fun(model.params, x)
@@ -98,7 +100,7 @@ def test_complete_on_every_kind_of_program(name):
     rise, size = (v.reshape(len(y), -1).sum(1) for v in (y - y0, abs(y) + abs(y0)))
     if name == "graph":  # its nodes are not examples
         each, rise, size = each.sum(), rise.sum(), size.sum()
-    assert (abs(each - rise) <= 1e-10 * size).all()
+    assert (abs(each - rise) <= (1e-6 if name in SINGLE else 1e-10) * size).all()
 
 
 def test_linear_steps_of_every_sign():
@@ -149,7 +151,7 @@ def test_a_loss_on_it_can_be_differentiated():
 
 def test_transformations_and_many_references():
     """Jit and vmap change nothing; many references are averaged."""
-    model = models.build("cnn", dtype=jnp.float64)
+    model = models.build("mlp", dtype=jnp.float64)
 
     def explain(x, x0):
         return relevance(model.fun, REVEAL, 1, baseline=x0)(model.params, x)
@@ -166,8 +168,9 @@ def test_transformations_and_many_references():
 def test_finite_where_nothing_differs(dtype):
     """X = x0 gives 0, zeros and low precision no NaN."""
     model = models.build("resnet_basic", dtype=dtype)
+    explain = jax.jit(lambda x, x0: relevance(model.fun, REVEAL, 1, baseline=x0)(model.params, x))
     for x, x0 in ((model.x, model.x), (model.x, 0 * model.x), (0 * model.x, 0 * model.x)):
-        found = relevance(model.fun, REVEAL, 1, baseline=x0)(model.params, x)
+        found = explain(x, x0)
         assert found.dtype == dtype
         assert jnp.isfinite(found).all()
         assert (x is not x0) or not found.any()
@@ -200,3 +203,59 @@ def test_where_one_part_alone_would_leave_the_domain(fun, x):
     found = relevance(fun, REVEAL, baseline=x0)(jnp.array(x))
     rise = fun(jnp.array(x)) - fun(x0)
     np.testing.assert_allclose(found.sum(), rise, rtol=1e-12)
+
+
+def test_a_mean_is_a_matmul():
+    """Steps of several operations keep the parts apart like those of one."""
+    x = jnp.array([2.0, -1.0, 0.5])
+    pooled = relevance(lambda x: relu(x.mean()), REVEAL, baseline=0.0)(x)
+    multiplied = relevance(lambda x: relu(jnp.ones(3) / 3 @ x), REVEAL, baseline=0.0)(x)
+    np.testing.assert_allclose(pooled, multiplied, rtol=1e-12)
+    # p = 5/6, n = -1/3: dy+ = (5/6 + 1/2) / 2, dy- = (0 + 1/2 - 5/6) / 2
+    np.testing.assert_allclose(pooled, [8 / 15, -1 / 6, 2 / 15])
+
+
+@pytest.mark.parametrize("f", [lax.sinh, lax.erfc])
+def test_parts_pass_nonlinearities_of_other_rules(f):
+    """By Rescale both parts are multiplied by one slope; where that falls they change places."""
+    rules = rulesets.deeplift_reveal_cancel() | {f.__name__: Rescale()}
+    x = jnp.array([2.0, -1.0])
+    found = relevance(lambda x: relu(f(x[0] + x[1]) - f(0.0)), rules, baseline=0.0)(x)
+    a, b = (f(1.0) - f(0.0)) * x  # between 0 and 1, of both parts
+    expected = [(relu(a) + relu(a + b) - relu(b)) / 2, (relu(b) + relu(a + b) - relu(a)) / 2]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_selections_and_branches_of_another_condition():
+    """What jumps because the baseline selects something else is sent to the live operands."""
+    x, x0 = jnp.array([1.5, -0.5, 0.4]), jnp.array([-1.0, 1.0, 0.8])
+
+    def selected(x):
+        return jnp.where(x[::-1] > 0.1, jnp.tanh(x), 2.0)
+
+    def branched(x):
+        return lax.cond(x[0] > 0, lambda x: jnp.tanh(x @ WEIGHTS), lambda x: 3 * x, x)
+
+    for fun in (selected, branched):
+        found = relevance(fun, REVEAL, baseline=x0)(x)
+        np.testing.assert_allclose(found.sum(), (fun(x) - fun(x0)).sum(), rtol=1e-10)
+
+
+def test_shards_and_custom_derivatives():
+    """Parts go through shard_map; a linear call with a derivative of its own keeps that."""
+    x, x0 = jax.random.normal(jax.random.key(0), (2, 8, 3))
+    mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Auto,))
+
+    def fun(x):
+        return jnp.tanh(jnp.tanh(x @ WEIGHTS) @ WEIGHTS)
+
+    sharded = jax.shard_map(fun, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
+    expected = relevance(fun, REVEAL, baseline=x0)(x)
+    np.testing.assert_allclose(relevance(sharded, REVEAL, baseline=x0)(x), expected, rtol=1e-12)
+
+    @jax.custom_vjp
+    def summed(x):
+        return x.sum(1)
+
+    summed.defvjp(lambda x: (x.sum(1), x), lambda x, m: (jnp.zeros_like(x) + 5 * m[:, None],))
+    np.testing.assert_allclose(relevance(summed, REVEAL, baseline=x0)(x), 5 * (x - x0))
