@@ -284,18 +284,17 @@ def test_finite_at_zeros_ties_and_saturation() -> None:
 
     @jax.jit
     def run(x: jax.Array, x0: jax.Array) -> Any:
-        def explain(x: jax.Array, x0: jax.Array) -> Any:
-            return {key: jaxrel.relevance(fun, baseline=x0)(x) for key, fun in funs.items()}
+        def explain(fun: Callable) -> Any:
+            result, pullback = jax.vjp(lambda x, x0: jaxrel.relevance(fun, baseline=x0)(x), x, x0)
+            return result, pullback(jnp.ones_like(result))
 
-        found, pullback = jax.vjp(explain, x, x0)
-        return found, pullback(jax.tree.map(jnp.ones_like, found))
+        return {key: explain(fun) for key, fun in funs.items()}
 
     for here, x in inputs.items():
         for there, x0 in inputs.items():
-            found, derivatives = run(x, x0)
+            found = run(x, x0)
             bad = [key for key, result in found.items() if not is_finite(result)]
             assert not bad, (here, there, bad)
-            assert is_finite(derivatives), (here, there)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
