@@ -210,14 +210,14 @@ PROGRAMS: dict[str, Callable[[jax.Array], jax.Array]] = {
 """Steps of every kind that differ at a baseline, of an array (3, 5)."""
 
 
-def _weighted(fun: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+def weighted(fun: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
     """``fun``, no two of its outputs worth the same: what is shared out evenly is found out."""
 
-    def weighted(x: jax.Array) -> jax.Array:
+    def run(x: jax.Array) -> jax.Array:
         y = fun(x)
         return y * jnp.arange(1.0, y.shape[1] + 1)
 
-    return weighted
+    return run
 
 
 @cache
@@ -244,7 +244,7 @@ def test_every_step(there: str, compiled: Callable) -> None:
 @pytest.fixture(scope="module")
 def compiled() -> Callable:
     """For each program its value, that at the baseline, and relevances."""
-    funs = {key: _weighted(fun) for key, fun in PROGRAMS.items()}
+    funs = {key: weighted(fun) for key, fun in PROGRAMS.items()}
 
     @jax.jit
     def run(x: jax.Array, x0: jax.Array) -> Any:
