@@ -74,7 +74,7 @@ def maximum_as_nonlinearity() -> dict[str, Table]:
     x = jnp.asarray(GRID)
     origin = jnp.asarray(np.random.default_rng(0).normal(size=x.shape))
 
-    def as_maximum(constants: tuple[float, ...], rule: Any, base: Any) -> np.ndarray:
+    def as_maximum(constants: tuple[float, ...], rule: Any, base: Any) -> jax.Array:
         wide = tuple(jnp.full_like(x, a) for a in constants)
         every = tuple(range(1 + len(wide)))
 
@@ -82,22 +82,25 @@ def maximum_as_nonlinearity() -> dict[str, Table]:
             return jnp.max(jnp.stack([x, *others]), 0)
 
         both = None if base is None else (base, *wide)
-        run = jaxrel.relevance(value, RuleSet(maximum=rule), every, baseline=both)
-        return np.asarray(jax.jit(run)(x, *wide)[0])
+        return jaxrel.relevance(value, RuleSet(maximum=rule), every, baseline=both)(x, *wide)[0]
 
-    def as_nonlinearity(constants: tuple[float, ...], rule: Any, base: Any) -> np.ndarray:
+    def as_nonlinearity(constants: tuple[float, ...], rule: Any, base: Any) -> jax.Array:
         a = max(constants)
         chosen = RuleSet(nonlinearity=rule)
-        run = jaxrel.relevance(lambda x: jnp.maximum(x, a), chosen, baseline=base)
-        return np.asarray(jax.jit(run)(x))
+        return jaxrel.relevance(lambda x: jnp.maximum(x, a), chosen, baseline=base)(x)
 
     def table(constants: tuple[float, ...], maxima: Any, columns: Any, base: Any) -> Table:
+        def both() -> Any:
+            return (
+                {name: as_maximum(constants, rule, base) for name, rule in maxima.items()},
+                {name: as_nonlinearity(constants, NONLINEARITY[name], base) for name in columns},
+            )
+
+        rows, found = jax.tree.map(np.asarray, jax.jit(both)())
         y = np.maximum(GRID, max(constants))
-        unit = np.where(y == 0, 1, np.abs(y)) if base is None else 1
-        found = {name: as_nonlinearity(constants, NONLINEARITY[name], base) for name in columns}
-        rows = {name: as_maximum(constants, rule, base) for name, rule in maxima.items()}
+        unit = np.where(y == 0, 1, np.abs(y))
         measure = differ if base is not None else lambda a, b: float(np.abs((a - b) / unit).max())
-        return {row: {k: measure(a, b) for k, b in found.items()} for row, a in rows.items()}
+        return {row: {k: measure(rows[row], found[k]) for k in columns} for row in maxima}
 
     four = ("Gradient", "Slope", "Ignore", "Repeat")
     alone = {title: table(a, MAXIMUM, four, None) for title, a in CONSTANTS.items()}
@@ -117,10 +120,14 @@ def shares(a: float) -> dict[str, np.ndarray]:
     """
     x = jnp.asarray(GRID)
     y = np.maximum(GRID, a)
-    found = {}
-    for name in ("Gradient", "Radial", "Shapley"):
-        run = jax.jit(jaxrel.relevance(jnp.maximum, RuleSet(maximum=MAXIMUM[name]), (0, 1)))
-        found[name] = np.asarray(run(x, jnp.full_like(x, a))[0]) / np.where(y == 0, 1, y)
+    names = ("Gradient", "Radial", "Shapley")
+
+    def relevances(x: jax.Array, a: jax.Array) -> dict[str, jax.Array]:
+        sets = {name: RuleSet(maximum=MAXIMUM[name]) for name in names}
+        return {k: jaxrel.relevance(jnp.maximum, v, (0, 1))(x, a)[0] for k, v in sets.items()}
+
+    given = jax.jit(relevances)(x, jnp.full_like(x, a))
+    found = {name: np.asarray(r) / np.where(y == 0, 1, y) for name, r in given.items()}
     return found | {"slope, as a share": y / GRID, "slope, as relevance": np.ones_like(GRID)}
 
 
@@ -144,9 +151,8 @@ def two_ways(seed: int, count: int) -> dict[str, np.ndarray]:
     x, x0 = rng.normal(size=(2, count, 2))
     x[0], x0[0] = WORKED
 
-    def run(fun: Callable, maximum: Any = None):
-        chosen = rulesets.compare_to_baseline(maximum)
-        return np.asarray(jax.jit(jaxrel.relevance(fun, chosen, baseline=x0))(jnp.asarray(x)))
+    def run(fun: Callable, maximum: Any = None) -> Callable[[jax.Array], jax.Array]:
+        return jaxrel.relevance(fun, rulesets.compare_to_baseline(maximum), baseline=x0)
 
     def largest(v: jax.Array) -> jax.Array:
         return v.max(-1)
@@ -161,9 +167,7 @@ def two_ways(seed: int, count: int) -> dict[str, np.ndarray]:
     def whole(v: jax.Array) -> jax.Array:
         return jax.scipy.special.logsumexp(HARD * v, axis=-1) / HARD  # one step
 
-    return {
-        "x": x,
-        "x0": x0,
+    ways = {
         "|a - b|": run(largest, rules.AbsoluteValue()),
         "|a - b|, by parts": run(by_distance),
         "softmax limit": run(largest, rules.SoftmaxLimit()),
@@ -171,6 +175,8 @@ def two_ways(seed: int, count: int) -> dict[str, np.ndarray]:
         "softmax, by parts": run(by_steps),
         "softmax as a whole": run(whole),
     }
+    found = jax.jit(lambda x: {name: way(x) for name, way in ways.items()})(jnp.asarray(x))
+    return {"x": x, "x0": x0} | {name: np.asarray(r) for name, r in found.items()}
 
 
 def hardening(betas: np.ndarray) -> dict[str, np.ndarray]:
@@ -204,11 +210,12 @@ def order_of_pairs(seed: int, count: int) -> np.ndarray:
     """
     x, x0 = np.random.default_rng(seed).normal(size=(2, count, 3))
 
-    def turned(n: int) -> np.ndarray:
+    def turned(n: int) -> Callable[[jax.Array], jax.Array]:
         def largest(v: jax.Array) -> jax.Array:
             return v[:, np.roll(np.arange(3), n)].max(-1)
 
-        return np.asarray(jax.jit(jaxrel.relevance(largest, baseline=x0))(jnp.asarray(x)))
+        return jaxrel.relevance(largest, baseline=x0)
 
-    spread = np.ptp(np.stack([turned(n) for n in range(3)]), axis=0).max(-1)
+    orders = jax.jit(lambda x: [turned(n)(x) for n in range(3)])(jnp.asarray(x))
+    spread = np.ptp(np.stack(orders), axis=0).max(-1)
     return spread / np.abs(x - x0).sum(-1)

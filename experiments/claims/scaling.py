@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -83,11 +83,15 @@ def scaling() -> Table:
     x, m = jnp.asarray(rng.normal(size=(2, 12)))
     unit = jnp.eye(12)
 
-    def run(scaled: Callable[[Any, Any], Any], chosen: RuleSet) -> np.ndarray:
-        def pulled(c: jax.Array) -> jax.Array:
-            return jaxrel.relevance_vjp(lambda x: scaled(c, x), x, rules=chosen)[1](m)[0]
+    def run(scaled: Callable[[Any, Any], Any], chosen: Mapping[str, RuleSet]) -> dict[str, Any]:
+        def pulled(c: jax.Array) -> dict[str, jax.Array]:
+            return {
+                name: jaxrel.relevance_vjp(lambda x: scaled(c, x), x, rules=rule)[1](m)[0]
+                for name, rule in chosen.items()
+            }
 
-        return np.asarray(jax.jit(jax.vmap(pulled))(jnp.array(SCALES)))
+        found = jax.jit(jax.vmap(pulled))(jnp.array(SCALES))
+        return {name: np.asarray(found[name]) for name in chosen}
 
     def as_matrix(c: Any, x: Any):
         return (c * unit) @ x
@@ -95,11 +99,9 @@ def scaling() -> Table:
     def as_nonlinearity(c: Any, x: Any):
         return jnp.where(x > 0, c * x, c * x)
 
-    rows = {name: run(as_matrix, RuleSet(matmul=rule)) for name, rule in MATRIX.items()}
-    columns = {
-        name: run(as_nonlinearity, RuleSet(nonlinearity=rule))
-        for name, rule in NONLINEARITY.items()
-    }
+    rows = run(as_matrix, {name: RuleSet(matmul=rule) for name, rule in MATRIX.items()})
+    chosen = {name: RuleSet(nonlinearity=rule) for name, rule in NONLINEARITY.items()}
+    columns = run(as_nonlinearity, chosen)
     return {
         row: {name: max(map(differ, a, b)) for name, b in columns.items()}
         for row, a in rows.items()
