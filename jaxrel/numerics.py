@@ -146,7 +146,7 @@ def secant(
     agrees = jnp.abs(mean * distance - rise) <= 32 * eps * (size + jnp.abs(y) + jnp.abs(y0))
     near = length < size / 4
     smooth = still | (near & straight & agrees)
-    steep = jnp.where(smooth, 0, rise) / jnp.where(smooth, 1, distance)
+    steep = _quotient(jnp.where(smooth, 0, rise), jnp.where(smooth, 1, distance))
     return jnp.where(smooth, mean, steep)
 
 
@@ -164,8 +164,21 @@ def homogeneous_secant(
     if jnp.issubdtype(x.dtype, jnp.complexfloating):  # abs, which is no line between any two
         return secant(f, x, x0, y, y0)
     apart = (x > 0) != (x0 > 0)
-    steep = jnp.where(apart, y - y0, 0) / jnp.where(apart, x - x0, 1)
+    steep = _quotient(jnp.where(apart, y - y0, 0), jnp.where(apart, x - x0, 1))
     return jnp.where(apart, steep, _slope(f, x / 2 + x0 / 2))
+
+
+@jax.custom_jvp
+def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+    """A / b, b not 0; its derivative is finite where 1 / b^2 is not."""
+    return a / b
+
+
+@_quotient.defjvp
+def _quotient_jvp(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]):
+    (a, b), (da, db) = primals, tangents
+    q = _quotient(a, b)
+    return q, (da - q * db) / b
 
 
 def _slope(f: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
