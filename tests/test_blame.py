@@ -196,7 +196,7 @@ def test_transformations_change_nothing(name):
 
     explain = relevance(fun, "cp_lrp", argnums=1, biases=True)
     _, biases = jax.jit(explain)(model.params, model.x)
-    each = jax.vmap(lambda x: explain(model.params, x[None])[1])(model.x)
+    each = jax.jit(jax.vmap(lambda x: explain(model.params, x[None])[1]))(model.x)
     for key, found in biases.items():
         np.testing.assert_allclose(each[key].sum(0), found, rtol=1e-9, atol=1e-12)
     remat = relevance(jax.checkpoint(fun), "cp_lrp", argnums=1, biases=True)
@@ -225,12 +225,13 @@ def test_a_loss_on_biases_can_be_differentiated(rules):
     at = model.params, model.x
     keys = iter(jax.random.split(jax.random.key(0), 100))
     way = jax.tree.map(lambda v: jax.random.normal(next(keys), v.shape, v.dtype), at)
-    _, slope = jax.jvp(loss, at, way)
-    gradients = jax.grad(loss, (0, 1))(*at)
+    _, slope = jax.jit(lambda *at: jax.jvp(loss, at, way))(*at)
+    gradients = jax.jit(jax.grad(loss, (0, 1)))(*at)
+    compiled = jax.jit(loss)
     back = sum(jnp.vdot(g, w) for g, w in zip(*map(jax.tree.leaves, (gradients, way)), strict=True))
 
     def moved(step):
-        return jax.jit(loss)(*jax.tree.map(lambda v, w: v + step * w, at, way))
+        return compiled(*jax.tree.map(lambda v, w: v + step * w, at, way))
 
     step = 1e-6
     steps = (8 * (moved(step) - moved(-step)) - moved(2 * step) + moved(-2 * step)) / (12 * step)
@@ -242,8 +243,9 @@ def test_a_loss_on_biases_can_be_differentiated(rules):
 def test_low_precision_is_finite(dtype):
     """Zeros included."""
     model = models.build("resnet_basic", dtype=dtype)
+    explain = jax.jit(relevance(model.fun, "epsilon", argnums=1, biases=True))
     for x in (model.x, jnp.zeros_like(model.x)):
-        _, biases = relevance(model.fun, "epsilon", argnums=1, biases=True)(model.params, x)
+        _, biases = explain(model.params, x)
         for found in biases.values():
             assert found.dtype == dtype
             assert jnp.isfinite(found).all()

@@ -243,12 +243,13 @@ def test_transformations_change_nothing(name):
         return relevance(model.fun, argnums=1, baseline=x0)(model.params, x)
 
     expected = jax.jit(explain)(model.x, x0)
-    each = jax.vmap(lambda x, x0: explain(x[None], x0[None])[0])(model.x, x0)
+    each = jax.jit(jax.vmap(lambda x, x0: explain(x[None], x0[None])[0]))(model.x, x0)
     np.testing.assert_allclose(each, expected, rtol=1e-8, atol=1e-10)
     many = jnp.stack([x0, 0 * x0])
     mean = (expected + jax.jit(explain)(model.x, 0 * x0)) / 2
-    np.testing.assert_allclose(explain(model.x, many), mean, rtol=1e-8, atol=1e-10)
-    remat = relevance(jax.checkpoint(model.fun), argnums=1, baseline=x0)(model.params, model.x)
+    np.testing.assert_allclose(jax.jit(explain)(model.x, many), mean, rtol=1e-8, atol=1e-10)
+    remat = relevance(jax.checkpoint(model.fun), argnums=1, baseline=x0)
+    remat = jax.jit(remat)(model.params, model.x)
     np.testing.assert_allclose(remat, expected, rtol=1e-8, atol=1e-10)
     tiled = [jnp.tile(v, (8,) + (1,) * (v.ndim - 1)) for v in (model.x, x0)]
     sharding = NamedSharding(Mesh(np.array(jax.devices()[:8]), ("data",)), PartitionSpec("data"))
