@@ -16,6 +16,11 @@ def case(*values: Any, full: bool = False, **options: Any) -> Any:
     return pytest.param(*values, marks=[pytest.mark.full] if full else [], **options)
 
 
+def every(step: int, values: Sequence[Any], start: int = 0) -> list[Any]:
+    """One of `step` values, and the others for `--full` only."""
+    return [case(value, full=k % step != start) for k, value in enumerate(values)]
+
+
 def covering(*axes: Sequence[Any]) -> list[Any]:
     """The product of some axes, each value of which is in a case that runs without `--full`.
 

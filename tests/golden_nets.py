@@ -128,16 +128,16 @@ def in_layout(x: np.ndarray, framework: str) -> np.ndarray:
 def parameters(system: str, in_linen: Callable[[Case], bool], part: str = "cases") -> list[Any]:
     """Cases and frameworks for `pytest.mark.parametrize("case, framework", ...)`.
 
-    Without `--full`, a network with many cases has every other one of them, and in linen one of
-    four; its neighbours have those that it has not.
+    Without `--full`, a network with many cases has one of three of them, and in linen one of six;
+    its neighbours have those that it has not.
     """
     nets: dict[str, list[Case]] = {}
     for case in sorted(cases(system, part), key=lambda case: case.id):
         nets.setdefault(case.net, []).append(case)
     made = []
     for shift, own in enumerate(nets.values()):
-        few = ("lax", own, 2 if len(own) > 20 else 1)
-        fewer = ("linen", [case for case in own if in_linen(case)], 4)
+        few = ("lax", own, 3 if len(own) > 20 else 1)
+        fewer = ("linen", [case for case in own if in_linen(case)], 6)
         for framework, some, step in (few, fewer):
             for index, case in enumerate(some):
                 full, name = (index + shift) % step > 0, f"{case.id}-{framework}"

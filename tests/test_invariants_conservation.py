@@ -10,6 +10,7 @@ import pytest
 
 import jaxrel
 from jaxrel import RuleSet, rulesets
+from tests.covering import every
 from tests.invariants import assert_close
 from tests.models import BIAS_FREE, NAMES, Model, build
 
@@ -55,7 +56,7 @@ def test_a_gradient_does_not_conserve() -> None:
     assert abs(results["gradient"].sum() - value.sum()) > 0.1 * abs(value.sum())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every(2, NAMES, 1))
 def test_lrp_without_blip_is_slope(name: str) -> None:
     model = build(name, dtype=jnp.float64)
     _, results = relevance(model, ("slope", "lrp"))

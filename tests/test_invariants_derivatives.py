@@ -15,7 +15,7 @@ from jax import lax
 
 import jaxrel
 from jaxrel import First, RuleSet, rules, rulesets
-from tests.covering import case
+from tests.covering import case, every
 from tests.invariants import assert_close
 from tests.models import NAMES, build
 
@@ -199,14 +199,19 @@ def test_slope(name: str) -> None:
     _check(name, RULES["slope"], forward=name != "control_flow")
 
 
-@pytest.mark.parametrize("name", DOUBLE)
+@pytest.mark.parametrize("name", every(2, DOUBLE))
 def test_lrp(name: str) -> None:
     # control_flow has a jax.custom_vjp function, of which jax has no forward mode, explained or not
     _check(name, RULES["lrp"], forward=name != "control_flow")
 
 
 @pytest.mark.parametrize(
-    ("rules_name", "name"), [(key, name) for key, names in PAIRS.items() for name in names.split()]
+    ("rules_name", "name"),
+    [
+        case(key, name, full=k > 0)
+        for key, names in PAIRS.items()
+        for k, name in enumerate(names.split())
+    ],
 )
 def test_rules(rules_name: str, name: str) -> None:
     _check(name, RULES[rules_name])

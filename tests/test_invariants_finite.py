@@ -14,7 +14,7 @@ from jax import lax
 
 import jaxrel
 from jaxrel import RuleSet, rules, rulesets
-from tests.covering import covering
+from tests.covering import covering, every
 from tests.invariants import assert_same_type, is_finite
 from tests.models import NAMES, build
 
@@ -84,7 +84,7 @@ def _check_model(
     _check(model.fun, model.params, model.x, rule_sets)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every(2, NAMES))
 def test_float32(name: str) -> None:
     _check_model(name, jnp.float32, COMMON)
 
@@ -119,7 +119,7 @@ def test_a_sum_that_overflows_into_saturation(dtype) -> None:
         assert is_finite(explain(x)), preset
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32])
+@pytest.mark.parametrize("dtype", every(2, [jnp.float16, jnp.float32]))
 def test_maxima(dtype) -> None:
     """Every form of maximum under every rule; the derivatives of relevance are finite as well."""
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8)), dtype)

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxrel
 from experiments.networks import Decoder
+from tests.covering import every
 from tests.invariants import assert_close
 from tests.models import NAMES, build
 
@@ -79,14 +80,14 @@ def _tolerance(name: str) -> float:
     return 1e-5 if name in ("dot_product_attention", "nnx_transformer") else 1e-11
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every(3, NAMES))
 def test_all_wrappers_nested(name: str) -> None:
     model = build(name, dtype=jnp.float64)
     result = _relevance(nested(model.fun))(model.params, model.x)
     assert_close(result, _expected(name), _tolerance(name))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every(3, NAMES))
 def test_vmap_of_relevance(name: str) -> None:
     model = build(name, dtype=jnp.float64)
     explain = jaxrel.relevance(_one_by_one(model.fun), "lrp", argnums=1)
