@@ -128,7 +128,7 @@ def in_layout(x: np.ndarray, framework: str) -> np.ndarray:
 def parameters(system: str, in_linen: Callable[[Case], bool], part: str = "cases") -> list[Any]:
     """Cases and frameworks for `pytest.mark.parametrize("case, framework", ...)`.
 
-    Without `--full`, a network with many cases has one of three of them, and in linen one of six;
+    Without `--full`, a network with many cases has one of four of them, and in linen one of eight;
     its neighbours have those that it has not.
     """
     nets: dict[str, list[Case]] = {}
@@ -136,8 +136,8 @@ def parameters(system: str, in_linen: Callable[[Case], bool], part: str = "cases
         nets.setdefault(case.net, []).append(case)
     made = []
     for shift, own in enumerate(nets.values()):
-        few = ("lax", own, 3 if len(own) > 20 else 1)
-        fewer = ("linen", [case for case in own if in_linen(case)], 6)
+        few = ("lax", own, 4 if len(own) > 20 else 1)
+        fewer = ("linen", [case for case in own if in_linen(case)], 8)
         for framework, some, step in (few, fewer):
             for index, case in enumerate(some):
                 full, name = (index + shift) % step > 0, f"{case.id}-{framework}"

@@ -48,8 +48,12 @@ def test_complete_on_every_model(name, dtype):
     assert (abs(each - rise) <= bar * size).all()
 
 
-@pytest.mark.parametrize("maximum", [rules.CrossMax(), rules.SoftmaxLimit()], ids=str)
-@pytest.mark.parametrize("name", ["cnn", "resnet_basic", "lax_plain", "unet"])
+@pytest.mark.parametrize(
+    ("name", "maximum"),
+    covering.covering(
+        ["cnn", "resnet_basic", "lax_plain", "unet"], [rules.CrossMax(), rules.SoftmaxLimit()]
+    ),
+)
 def test_complete_with_every_maximum(name, maximum):
     model = models.build(name, dtype=jnp.float64)
     x0 = reference(model.x)
@@ -233,7 +237,7 @@ def test_rules_for_matrices_see_differences(rule):
     np.testing.assert_allclose(found, relevance(lambda x: x @ w, chosen)(X - X0), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["control_flow", "vit", "decoder_scan"])
+@pytest.mark.parametrize("name", ["control_flow", "vit", covering.case("decoder_scan", full=True)])
 def test_transformations_change_nothing(name):
     """jit, vmap over examples and references, remat, eight devices, audit."""
     model = models.build(name, dtype=jnp.float64)

@@ -58,7 +58,7 @@ PAIRS = {
     "no_bias": "cnn",
     "gamma": "densenet",
     "generalized_gamma": "mlp_gelu",
-    "alpha_beta": "resnet_basic lax_plain",
+    "alpha_beta": "lax_plain resnet_basic",
     "z_plus": "mixer",
     "positive_weights": "shared_weights",
     "w_square": "nnx_cnn",
@@ -66,7 +66,7 @@ PAIRS = {
     "z_box": "resnet_bottleneck",
     "stable_sums": "maxima siamese graph",
     "deconvnet": "mlp_mixed densenet state_space",
-    "guided_backprop": "resnet_basic shared_weights control_flow",
+    "guided_backprop": "shared_weights resnet_basic control_flow",
     "ignore": "haiku_net lstm",
     "repeat": "siamese gated",
     "pass": "mlp_mixed",
@@ -199,7 +199,7 @@ def test_slope(name: str) -> None:
     _check(name, RULES["slope"], forward=name != "control_flow")
 
 
-@pytest.mark.parametrize("name", every(2, DOUBLE))
+@pytest.mark.parametrize("name", every(3, DOUBLE))
 def test_lrp(name: str) -> None:
     # control_flow has a jax.custom_vjp function, of which jax has no forward mode, explained or not
     _check(name, RULES["lrp"], forward=name != "control_flow")

@@ -84,7 +84,7 @@ def _check_model(
     _check(model.fun, model.params, model.x, rule_sets)
 
 
-@pytest.mark.parametrize("name", every(2, NAMES))
+@pytest.mark.parametrize("name", every(3, NAMES))
 def test_float32(name: str) -> None:
     _check_model(name, jnp.float32, COMMON)
 

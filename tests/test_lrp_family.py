@@ -75,8 +75,7 @@ RULES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(("name", "layer"), covering(list(RULES), list(LAYERS)))
 @pytest.mark.parametrize("signs", ["mixed", "nonneg"])
 def test_rule_is_its_relevance_form(layer, name, signs):
     rule, textbook, options = RULES[name]

@@ -24,7 +24,7 @@ from tests.oracle import Affine, Attention, Elementwise, Linear, Maximum, Norm, 
 
 def relevance(fun: Callable, *args, argnums: int | tuple[int, ...] = 0, **by_kind):
     """The relevance that jaxrel gives, by a set of these rules."""
-    result = jaxrel.relevance(fun, jaxrel.RuleSet(**by_kind), argnums)(*args)
+    result = jax.jit(jaxrel.relevance(fun, jaxrel.RuleSet(**by_kind), argnums))(*args)
     return jax.tree.map(np.asarray, result)
 
 
