@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxrel
 from experiments.networks import Decoder
-from tests.covering import every
+from tests.covering import covering, every
 from tests.invariants import assert_close
 from tests.models import NAMES, build
 
@@ -95,8 +95,9 @@ def test_vmap_of_relevance(name: str) -> None:
     assert_close(result, _expected(name), _tolerance(name))
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS, ids=lambda wrapper: wrapper.__name__)
-@pytest.mark.parametrize("name", ["mlp_mixed", "pytree_input", "lax_attention"])
+@pytest.mark.parametrize(
+    ("name", "wrapper"), covering(["mlp_mixed", "pytree_input", "lax_attention"], WRAPPERS)
+)
 def test_wrapper(name: str, wrapper: Callable[[Fun], Fun]) -> None:
     model = build(name, dtype=jnp.float64)
     result = _relevance(wrapper(model.fun))(model.params, model.x)
