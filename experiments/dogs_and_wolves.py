@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--other-seeds",
         type=int,
-        default=3,
+        default=5,
         help="how many for recipes that no figure is about (default: %(default)s)",
     )
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
