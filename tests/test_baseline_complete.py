@@ -107,9 +107,7 @@ def test_other_maxima(name: str, preset: str) -> None:
 
 
 # test_compare_to_baseline.py has others
-@pytest.mark.parametrize(
-    "name", [covering.case(name, full=k % 9 != 4, id=name) for k, name in enumerate(NAMES)]
-)
+@pytest.mark.parametrize("name", covering.every(9, NAMES, 4))
 def test_float32(name: str) -> None:
     check(name, "compare_to_baseline", jnp.float32, 1e-4)
 
