@@ -27,9 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 import jaxrel
-from experiments import records
-from experiments.digit_nets import NETWORKS, Digits, load_digits, train
-from experiments.shares_of_bias import (
+from experiments.claims.shares_of_bias import (
     FAMILIES,
     Share,
     Size,
@@ -38,7 +36,9 @@ from experiments.shares_of_bias import (
     shares,
     sizes,
 )
-from experiments.shares_of_bias import subject as prepare
+from experiments.claims.shares_of_bias import subject as prepare
+from experiments.data import records
+from experiments.networks.digits import NETWORKS, Digits, load_digits, train
 
 COLORS = {
     "normalized, biases left out": "#cc4455",

@@ -26,10 +26,10 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import records
 from experiments.claims import forms, maximum
 from experiments.claims.judged import ROUNDING, Finding, Measured, judge, measure
 from experiments.claims.tables import Table
+from experiments.data import records
 
 INK = {"blue": "#4477aa", "red": "#cc4455", "yellow": "#ccaa33", "green": "#228833", "grey": "0.45"}
 

@@ -24,8 +24,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 import jaxrel
-from experiments.efficientnet import EfficientNetLite0, load_variables
-from experiments.imagenet import center_crop, class_names, find_class, normalize
+from experiments.data.imagenet import center_crop, class_names, find_class, normalize
+from experiments.networks.efficientnet import EfficientNetLite0, load_variables
 
 DEFAULT_RULES = (
     "gradient,guided_backprop,lrp,epsilon_plus,epsilon_plus_flat,epsilon_alpha2_beta1,"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import rules as rules
 from . import rulesets as rulesets
+from ._call.multipliers import with_multipliers as with_multipliers
 from .api import relevance as relevance
 from .api import relevance_vjp as relevance_vjp
 from .api import rewrite as rewrite
@@ -24,19 +25,28 @@ from .audit import audit as audit
 from .errors import RuleError as RuleError
 from .errors import UnsupportedPrimitive as UnsupportedPrimitive
 from .errors import UnusedMatchWarning as UnusedMatchWarning
-from .matching import First as First
-from .matching import Kind as Kind
-from .numerics import Stabilizer as Stabilizer
-from .ruleset import RuleSet as RuleSet
+from .rules.numerics import Stabilizer as Stabilizer
+from .rulesets import First as First
+from .rulesets import Kind as Kind
+from .rulesets import RuleSet as RuleSet
 
 if TYPE_CHECKING:
     from . import plot as plot
+    from . import training as training
 
 __version__ = "0.1.0"
 
+_LAZY = ("plot", "training")
+"""Imported when they are first asked for: most programs neither draw nor train."""
+
 
 def __getattr__(name: str) -> Any:
-    """Imports ``jaxrel.plot`` when it is first asked for: most programs draw nothing."""
-    if name == "plot":
-        return importlib.import_module(".plot", __name__)
+    if name in _LAZY:
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    hidden = ("importlib", "TYPE_CHECKING", "Any", "api", "around", "errors")
+    names = (name for name in globals() if not name.startswith("_") and name not in hidden)
+    return sorted({*names, *_LAZY, "__version__", "__doc__"})

@@ -10,36 +10,25 @@ which matrices, sums and everything else that is linear need no rule at all.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .apart import carries_parts, vjp_apart
-from .arguments import Arguments, SplitOutput, check_output
-from .assign import Assignment, assign
-from .baseline import Baseline, read_baseline
-from .blame import Blamed, Constant, Key, by_layer, constants, total, zero_probes
-from .execute import evaluate
-from .multipliers import RelevanceFunction, with_multipliers
-from .naming import leaf_paths, named_modules, reachable
-from .numerics import difference
-from .plan import Plan, build_plan
-from .plan.steps import INPUT, Step
-from .plan.table import Table
-from .ruleset import RuleSet, describe
-from .rulesets import preset
-from .taps import NO_TAPS, Taps
-from .units import companioned
+from ._call.arguments import Arguments
+from ._call.multipliers import RelevanceFunction, with_multipliers
+from ._execute.blame import by_layer, constants, total
+from ._execute.evaluate import evaluate
+from ._execute.explanation import explain, trace
+from ._plan.steps import Step
+from ._plan.table import Table
+from .rulesets.assign import assign
+from .rulesets.presets import preset
+from .rulesets.ruleset import RuleSet, describe
 
 Rules = RuleSet | str | None
-_SLOPE = preset("slope")
-
-Constants = Mapping[Key, Constant]
-Pullback = Callable[[Any], tuple[list[Any], dict[Key, Any]]]
 
 
 def relevance(
@@ -221,7 +210,7 @@ def summary(
 
     Returns:
       A function with the signature of ``fun`` (arguments may be ``jax.ShapeDtypeStruct``) that
-      returns a :class:`~jaxrel.plan.table.Table`: printed, one line for each step with path, kind,
+      returns a :class:`~jaxrel._plan.table.Table`: printed, one line for each step with path, kind,
       operation, shapes and rule.
 
     Raises:
@@ -248,102 +237,6 @@ def default_rules(rules: Rules, baseline: Any = None) -> RuleSet | str:
     if rules is not None:
         return rules
     return "slope" if baseline is None else "compare_to_baseline"
-
-
-def trace(
-    call: Arguments, rules: RuleSet = _SLOPE, explained: int | None = None
-) -> tuple[Plan, SplitOutput]:
-    """Traces a call to a plan, and remembers how its outputs are put together.
-
-    Args:
-      call: the call.
-      rules: how it is to be taken apart.
-      explained: how many of the first output leaves are explained; None: all.
-    """
-    call.check()
-    names = leaf_paths(call.fun, call.args, call.kwargs)
-    output = SplitOutput()
-    with named_modules((*reachable(call.fun), *call.args)):
-        jaxpr = jax.make_jaxpr(lambda *leaves: output.split(call(leaves)))(*call.leaves)
-    facts = [INPUT for _ in call.leaves]
-    plan, _ = build_plan(
-        jaxpr, facts, names=names, explained=explained, fold=rules.fold, parts=rules.parts
-    )
-    return plan, output
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """A call, planned and with its rules chosen, ready to be differentiated.
-
-    Attributes:
-      call: the call.
-      plan, chosen: what to do.
-      output: how the function's outputs are put together.
-      companions: zeros for the inputs that need them; see :mod:`jaxrel.units`.
-      baseline: what the explained leaves are compared to; None: 0.
-    """
-
-    call: Arguments
-    plan: Plan
-    chosen: Assignment
-    output: SplitOutput
-    companions: dict[int, jax.Array]
-    baseline: Baseline | None
-
-    def value(
-        self,
-        leaves: list[Any],
-        companions: dict[int, Any],
-        twins: list[Any] | None,
-        taps: Taps = NO_TAPS,
-    ):
-        """The function's value, and its auxiliary arrays; ``twins`` are leaves at the baseline."""
-        first, *rest = evaluate(self.plan, self.chosen, leaves, companions, taps, twins)
-        return first, rest
-
-    def combine(
-        self, multipliers: Sequence[Any], units: Mapping[int, Any], twins: list[Any] | None
-    ) -> list[Any]:
-        """R = (x - x0) m + r for each leaf."""
-        leaves = self.call.leaves
-        if twins is not None:
-            leaves = [difference(x, x0) for x, x0 in zip(leaves, twins, strict=True)]
-        found = [x * m for x, m in zip(leaves, multipliers, strict=True)]
-        for k, number in enumerate(self.plan.inputs):
-            found[k] = found[k] + units[number] if number in units else found[k]
-        return found
-
-    def vjp(self, twins: list[Any] | None, blamed: Constants) -> tuple[Any, Pullback, Any]:
-        """``jax.vjp`` of the value, whose pullback gives relevances of leaves and constants."""
-        if twins is not None and carries_parts(self.chosen):
-            first, apart, rest = vjp_apart(self.plan, self.chosen, self.call.leaves, twins)
-            return first, lambda m: (apart(m), {}), rest
-
-        def value(leaves: list[Any], companions: dict[int, Any], probes: dict[Any, Any]):
-            taps = Blamed(blamed, probes) if probes else NO_TAPS
-            return self.value(leaves, companions, twins, taps)
-
-        operands = self.call.leaves, self.companions, zero_probes(blamed)
-        first, pullback, rest = jax.vjp(value, *operands, has_aux=True)
-
-        def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
-            multipliers, units, constants = pullback(m)
-            return self.combine(multipliers, units, twins), constants
-
-        return first, relevances, rest
-
-
-def explain(call: Arguments, rules: RuleSet, has_aux: bool, baseline: Any = None) -> Explanation:
-    """Checks and plans a call, and chooses the rules."""
-    plan, output = trace(call, rules, explained=1)
-    check_output(output, has_aux)
-    chosen = assign(plan, rules, baseline is not None)
-    needed = companioned(plan, chosen)
-    inputs = zip(plan.inputs, call.leaves, strict=True)
-    companions = {number: jnp.zeros_like(x) for number, x in inputs if number in needed}
-    references = None if baseline is None else read_baseline(call, baseline)
-    return Explanation(call, plan, chosen, output, companions, references)
 
 
 def _vjp(

@@ -32,11 +32,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arguments import Arguments
-from .averages import count, mean, quadrature, total, wide
-from .baseline import read_baseline
-from .like import leaves_like
-from .multipliers import argnums_of, multipliers_of
+from ._call.arguments import Arguments
+from ._call.averages import count, mean, quadrature, total, wide
+from ._call.baseline import read_baseline
+from ._call.like import leaves_like
+from ._call.multipliers import argnums_of, multipliers_of
 
 
 def integrated(
@@ -88,7 +88,7 @@ def integrated(
         raise TypeError(
             f"integrated: {_name(relevance_fn)} carries no multipliers R / x to integrate. Give "
             "what jaxrel.relevance returned (jax.vmap goes around integrated, not inside), or "
-            "attach multipliers of your own by jaxrel.multipliers.with_multipliers."
+            "attach multipliers of your own by jaxrel.with_multipliers."
         )
     nodes, weights = quadrature("integrated", steps, method)
     chunk = count("integrated", chunk=chunk)

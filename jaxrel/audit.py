@@ -22,16 +22,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .apart import carries_parts
-from .api import Explanation, Rules, default_rules, explain
-from .arguments import Arguments
-from .assign import Assignment
+from ._call.arguments import Arguments
+from ._execute.apart import carries_parts
+from ._execute.evaluate import evaluate
+from ._execute.explanation import Explanation, explain
+from ._execute.taps import Tapped, zeros
+from ._plan.steps import Plan, Step
+from .api import Rules, default_rules
 from .errors import RuleError
-from .execute import evaluate
-from .plan.steps import Plan, Step
-from .ruleset import RuleSet, describe
-from .rulesets import preset
-from .taps import Tapped, zeros
+from .rulesets.assign import Assignment
+from .rulesets.presets import preset
+from .rulesets.ruleset import RuleSet, describe
 
 
 class Label(NamedTuple):

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from ..numerics import difference, finite
+from .numerics import difference, finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +50,11 @@ class View:
       homogeneous: for a nonlinearity whether f(c x) = c f(x) for every c > 0.
       quotient: whether the step divides its first input by its second.
       affine: for a matmul, what takes it apart into weights and bias
-        (:class:`jaxrel.affine.Affine`); else None.
+        (:class:`jaxrel._execute.affine.Affine`); else None.
       selection: for ``sort`` and ``top_k``, along which axis and in which order; else None.
       exponentials: for a softmax what takes it apart (:class:`Exponentials`); else None.
       system: for the solution y of A y = b, what takes it apart into A and b
-        (:class:`jaxrel.systems.System`); else None.
+        (:class:`jaxrel._execute.systems.System`); else None.
       baseline: the same step at the baseline, if there is one; else None.
     """
 
@@ -119,7 +119,7 @@ class View:
 
 
 class Affine(Protocol):
-    """z = linear(x, weight) + bias; see :class:`jaxrel.affine.Affine`."""
+    """z = linear(x, weight) + bias; see :class:`jaxrel._execute.affine.Affine`."""
 
     @property
     def linear(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -179,7 +179,10 @@ class Exponentials:
 
 
 class System(Protocol):
-    """A y = b, where A and b are made of some of a step's inputs; see :mod:`jaxrel.systems`."""
+    """A y = b, where A and b are made of some of a step's inputs.
+
+    See :mod:`jaxrel._execute.systems`.
+    """
 
     @property
     def matrix(self) -> tuple[int, ...]:

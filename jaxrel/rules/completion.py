@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import difference, finite
+from .numerics import difference, finite
 
 
 def completed(

@@ -33,9 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..numerics import finite
 from .base import Rule, System, View, rule, total
 from .completion import completed, wide
+from .numerics import finite
 
 
 @rule()

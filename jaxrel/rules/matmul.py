@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import Eps, divide, kept_share, stabilize
 from .base import Rule, Unit, View, rule
+from .numerics import Eps, divide, kept_share, stabilize
 
 
 @rule("matmul", "sum", "linear")

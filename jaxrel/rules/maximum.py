@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..numerics import divide, homogeneous_secant, secant
 from .base import Rule, View, rule
 from .completion import completed
+from .numerics import divide, homogeneous_secant, secant
 
 
 class MaximumRule(Rule):

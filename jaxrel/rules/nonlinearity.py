@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import homogeneous_secant, secant
 from .base import Rule, View, rule
+from .numerics import homogeneous_secant, secant
 
 
 @rule("nonlinearity")
@@ -43,7 +43,7 @@ class Slope(Rule):
     def slopes(self, view: View, p: jax.Array, n: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the two parts of x - x0 are multiplied by, where they are carried apart.
 
-        Here both by the slope; see :mod:`jaxrel.apart`.
+        Here both by the slope; see :mod:`jaxrel._execute.apart`.
 
         Args:
           view: the step, with a baseline.
@@ -69,7 +69,7 @@ class Rescale(Slope):
 class RevealCancel(Rescale):
     """DeepLIFT's second rule: positive and negative differences each have their own effect.
 
-    With p and n the parts of x - x0 (:mod:`jaxrel.apart`),
+    With p and n the parts of x - x0 (:mod:`jaxrel._execute.apart`),
 
         dy+ = (f(x0 + p) - f(x0)) / 2 + (f(x) - f(x0 + n)) / 2,      m_p = m+ dy+ / p
 

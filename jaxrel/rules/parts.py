@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import Eps
 from .base import Affine, Rule, View, rule
 from .matmul import bias_of, shares, without_bias
+from .numerics import Eps
 
 
 @rule("matmul")

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import divide, far, secant
 from .base import Rule, View, rule
+from .numerics import divide, far, secant
 
 
 @rule("softmax")

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..numerics import Eps
 from .base import Rule, Unit, View, rule
 from .matmul import bias_of, shares
+from .numerics import Eps
 
 
 @rule("matmul")

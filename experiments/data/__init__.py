@@ -1,0 +1,1 @@
+"""Where pictures, names and weights come from, and how results are recorded."""

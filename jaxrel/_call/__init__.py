@@ -1,0 +1,1 @@
+"""How a transformation is called: arguments, names of layers, baselines, multipliers, averages."""

@@ -1,0 +1,1 @@
+"""From a plan and its rules to values whose VJP carries multipliers."""

@@ -1,0 +1,135 @@
+"""W and b of an affine step, for rules that change them.
+
+The step is a matmul and a chain of constant operations. Its scales (BatchNorm, query scaling) are
+folded into the weights, its additive constants are b, and what is left of it, transposes and casts,
+carries on:
+
+    z = S(x @ (W c)) + b
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import _compat
+from .._plan.steps import Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    """An affine step taken apart: z = linear(x, weight) + bias.
+
+    Attributes:
+      linear: (x, weight) -> z without bias, of z's shape; linear in each.
+      weight: effective weights, scales folded in, in the shape of the matmul's own operand.
+      bias: effective bias in z's shape; None where nothing is added.
+    """
+
+    linear: Callable[[jax.Array, jax.Array], jax.Array]
+    weight: jax.Array
+    bias: jax.Array | None
+
+    def back(self, like: jax.Array, weight: jax.Array, s: jax.Array) -> jax.Array:
+        """The transpose W^T s.
+
+        Args:
+          like: anything of x's shape and dtype.
+          weight: of the shape of ``self.weight``.
+          s: of z's shape.
+        """
+        return jax.linear_transpose(lambda x: self.linear(x, weight), like)(s)[0]
+
+    def without_bias(self) -> Affine:
+        """The same with None for the bias."""
+        return dataclasses.replace(self, bias=None)
+
+
+def take_apart(step: Step, values: Sequence[Any]) -> Affine:
+    """Takes the matmul ``step`` apart, its operands having these values."""
+    env = dict(zip(step.operands, values, strict=True))
+    first, *chain = step.nodes
+    live = first.operands.index(step.operands[step.live[0]])
+
+    def matmul(x: jax.Array, weight: jax.Array) -> jax.Array:
+        operands = [env.get(v) for v in first.operands]
+        operands[live], operands[1 - live] = x, weight
+        return _compat.bind(first.eqn, operands)[0]
+
+    def run(u: jax.Array, names: frozenset[str]) -> jax.Array:
+        """The chain from the matmul's result, leaving out arithmetic that is not asked for."""
+        value = first.results[0]
+        for node in chain:
+            if node.name not in _ARITHMETIC or node.name in names:
+                operands = [u if v == value else env[v] for v in node.operands]
+                u = _compat.bind(node.eqn, operands)[0]
+            value = node.results[0]
+        return u
+
+    x, weight = env[step.operands[step.live[0]]], env[first.operands[1 - live]]
+    arithmetic = {node.name for node in chain} & _ARITHMETIC
+    if arithmetic & _SCALES:
+        head = [n for n in chain[: _reshaped(chain)]]
+        weight = weight * _scale(first, head, env, live, jnp.shape(weight), weight.dtype)
+    bias = None
+    if arithmetic & {"add", "sub"}:
+        u = jax.eval_shape(matmul, x, weight)
+        bias = run(jnp.zeros(u.shape, u.dtype), _ARITHMETIC)
+    return Affine(lambda x, w: run(matmul(x, w), frozenset()), weight, bias)
+
+
+_ARITHMETIC = frozenset("add sub mul div neg".split())
+_SCALES = frozenset(["mul", "div", "neg"])
+
+
+def _reshaped(chain: Sequence[Any]) -> int:
+    """Where in the chain the first reshape is: scales come before it."""
+    shaping = ("reshape", "squeeze", "expand_dims", "broadcast_in_dim")
+    return next((k for k, node in enumerate(chain) if node.name in shaping), len(chain))
+
+
+def _scale(first, chain, env, live: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """The product of the chain's scales, in a shape that multiplies the weights.
+
+    The scales vary along channels only, so they are found on one element of all other dimensions;
+    by the transpose, since the chain may permute dimensions.
+    """
+    params = first.eqn.params
+    if first.name == "conv_general_dilated" and live == 0:
+        numbers = params["dimension_numbers"]
+        rank = len(shape)
+        places = {numbers.out_spec[1]: numbers.rhs_spec[0]}
+    elif first.name == "dot_general":
+        contracted, batch = params["dimension_numbers"]
+        weights = 1 - live
+        used = {*contracted[weights], *batch[weights]}
+        free = [k for k in range(len(shape)) if k not in used]
+        rank = first.eqn.outvars[0].aval.ndim
+        shared = len(batch[0])
+        start = shared if weights == 0 else rank - len(free)
+        places = dict(enumerate(batch[weights])) | {start + i: k for i, k in enumerate(free)}
+    else:
+        rank, places = first.eqn.outvars[0].aval.ndim, {}
+    small = [shape[places[d]] if d in places else 1 for d in range(rank)]
+
+    def scaled(u: jax.Array) -> jax.Array:
+        value = first.results[0]
+        for node in chain:
+            if node.name not in ("add", "sub"):
+                operands = [u if v == value else env[v] for v in node.operands]
+                u = _compat.bind(node.eqn, operands)[0]
+            value = node.results[0]
+        return u
+
+    out, pullback = jax.vjp(scaled, jnp.ones(small, first.eqn.outvars[0].aval.dtype))
+    (scale,) = pullback(jnp.ones_like(out))
+    order = sorted(places, key=lambda d: places[d])
+    rest = [d for d in range(rank) if d not in places]
+    placed = jnp.transpose(scale, (*order, *rest)).reshape(
+        [shape[k] if k in places.values() else 1 for k in range(len(shape))]
+    )
+    return placed.astype(dtype)

@@ -1,0 +1,254 @@
+"""One step with its rule: a ``jax.custom_vjp`` around the original operations.
+
+Two things keep relevance differentiable:
+
+* The forward pass calls the *original* operations, not the custom_vjp function itself.
+  Differentiating the residuals then follows the true derivative; calling itself would follow the
+  rule, silently.
+* Everything a rule reads, its hyper-parameters included, is an explicit argument: it may be a
+  tracer of an outer grad, vmap or scan.
+
+Operands that are not live (weights) get the plain VJP, and only when somebody differentiates them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .. import _compat
+from .._plan.kinds import solve_operands
+from .._plan.steps import Step
+from ..errors import RuleError
+from ..rules import Unit, View
+from ..rulesets.ruleset import describe
+from .affine import take_apart
+from .candidates import candidates, reduced_windows, selection_of
+from .exponentials import find_exponentials
+from .systems import take_system
+
+
+def scope(step: Step) -> AbstractContextManager[Any]:
+    """The named scope of a step's layer, for profiles of the compiled program."""
+    return jax.named_scope(step.location) if step.path else nullcontext()
+
+
+def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
+    """Executes the nodes of a step on the values of its operands, as they are."""
+    if step.operands == step.nodes[0].operands and len(step.nodes) == 1:
+        return _compat.bind(step.nodes[0].eqn, values)
+    env = dict(zip(step.operands, values, strict=True))
+    for node in step.nodes:
+        results = _compat.bind(node.eqn, [env[value] for value in node.operands])
+        env.update(zip(node.results, results, strict=True))
+    return [env[value] for value in step.results]
+
+
+def _factor(step: Step, values: Sequence[Any]) -> Any:
+    """g(x) of f(x) = x g(x): the step with 1 in place of the read of x that it is linear in.
+
+    x goes through a barrier: XLA would otherwise keep g from the forward pass beside x, where x is
+    all that is needed.
+    """
+    assert step.linear_read is not None
+    env = dict(zip(step.operands, values, strict=True))
+    for k in step.live:
+        env[step.operands[k]] = lax.optimization_barrier(values[k])
+    for position, node in enumerate(step.nodes):
+        operands = [env[value] for value in node.operands]
+        if position == step.linear_read[0]:
+            k = step.linear_read[1]
+            operands[k] = jnp.ones_like(operands[k])
+        env.update(zip(node.results, _compat.bind(node.eqn, operands), strict=True))
+    return env[step.results[0]]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Differentiated:
+    """Which operands an enclosing differentiation asks for, kept with the residuals."""
+
+    operands: tuple[bool, ...]
+
+
+Base = tuple[list[Any], list[Any]]
+"""Values of a step's operands at the baseline, and of its results."""
+
+
+def apply_rule(
+    step: Step, rule: Any, values: list[Any], companions: list[Any], base: Base | None = None
+) -> list[Any]:
+    """Runs ``step`` with ``rule`` for its VJP.
+
+    Args:
+      step: not one of control flow, unless its rule is for the call as a whole.
+      rule: any :class:`~jaxrel.rules.RuleFunction`.
+      values: of its operands.
+      companions: of its live operands, for rules that emit to the unit input; see
+        :mod:`jaxrel._execute.units`.
+      base: if relevance is against a baseline, the step there.
+
+    Returns:
+      The step's results.
+    """
+    leaves, rebuild = hyperparameters(rule)
+    companions = companions if getattr(rule, "emits_unit", False) else []
+
+    @jax.custom_vjp
+    def run(leaves: list[Any], values: list[Any], companions: list[Any], base: Base | None):
+        del leaves, companions, base
+        return run_nodes(step, values)
+
+    def forward(leaves: list[Any], values: list[Any], companions: list[Any], base: Base | None):
+        del companions
+        asked = _Differentiated(tuple(v.perturbed for v in values))
+        leaves, values = [v.value for v in leaves], [v.value for v in values]
+        base = jax.tree.map(lambda v: v.value, base, is_leaf=lambda v: hasattr(v, "perturbed"))
+        results = run_nodes(step, values)  # never run(): see the module's docstring
+        return results, (leaves, values, results, base, asked)
+
+    def backward(residuals: Any, m: list[Any]):
+        leaves, values, results, base, asked = residuals
+        m = [_compat.instantiate(part) for part in m]
+        with scope(step):
+            sent, units = _apply(step, rebuild(leaves), values, results, m, base)
+            sent.update(_plain(step, values, m, asked))
+        return None, [sent.get(k) for k in range(len(values))], units[: len(companions)], None
+
+    run.defvjp(forward, backward, symbolic_zeros=True)
+    return run(leaves, values, companions, base)
+
+
+def hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+    """The leaves of a rule that are arrays (they may be tracers), and how to put them back.
+
+    Python numbers stay in the rule: there is nothing to differentiate or batch, and a rule may look
+    at them.
+    """
+    leaves, structure = jax.tree.flatten(rule)
+    arrays = [k for k, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
+
+    def rebuild(values: Sequence[Any]) -> Any:
+        new = list(leaves)
+        for k, value in zip(arrays, values, strict=True):
+            new[k] = value
+        return jax.tree.unflatten(structure, new)
+
+    return [leaves[k] for k in arrays], rebuild
+
+
+def view_of(
+    step: Step, values: Sequence[Any], results: Sequence[Any], base: Base | None = None
+) -> View:
+    """What a rule sees of ``step`` at these values of its operands and results.
+
+    With a baseline, what is linear is seen as a map of differences, which has no bias: so every
+    rule for such steps is one for differences as it stands. All others see both points.
+    """
+    view = _view(step, values, results)
+    if base is None:
+        return view
+    view = dataclasses.replace(view, baseline=_view(step, *base))
+    return view.of_differences() if step.kind in ("matmul", "linear", "sum") else view
+
+
+def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
+    single = len(results) == 1
+
+    def function(*live: Any) -> Any:
+        replaced = list(values)
+        for k, value in zip(step.live, live, strict=True):
+            replaced[k] = value
+        windows = step.nodes[-1].name == "reduce_window"
+        out = reduced_windows(eqn, replaced) if windows else run_nodes(step, replaced)
+        return out[0] if single else tuple(out)
+
+    eqn = step.nodes[-1].eqn
+    is_matmul = step.kind == "matmul"
+    is_solution = step.variant == "solve"
+    selects = step.variant == "selection"
+    is_maximum = step.kind == "maximum" and not selects
+    return View(
+        function=function,
+        inputs=tuple(values[k] for k in step.live),
+        output=results[0] if single else tuple(results),
+        candidates=candidates(eqn, values, step.live) if is_maximum else None,
+        minimum=eqn.primitive.name.endswith("min"),
+        variant=step.variant,
+        factor=None if step.linear_read is None else lambda: _factor(step, values),
+        nonneg=step.nonneg,
+        homogeneous=step.homogeneous,
+        selection=selection_of(eqn) if selects else None,
+        quotient=step.nodes[-1].name == "div",
+        exponentials=(lambda: find_exponentials(step, values)) if step.kind == "softmax" else None,
+        affine=functools.cache(lambda: take_apart(step, values)) if is_matmul else None,
+        system=functools.cache(lambda: take_system(step, values, results, run_nodes))
+        if is_solution
+        else None,
+    )
+
+
+def _apply(
+    step: Step, rule: Any, values: Sequence, results: Sequence, m: list, base: Base | None
+) -> tuple[dict[int, Any], list[Any]]:
+    """What ``rule`` sends to each live operand, by position, and to their companions; checked."""
+    view = view_of(step, values, results, base)
+    sent = rule(view, m[0] if len(results) == 1 else tuple(m))
+    sent = sent if isinstance(sent, tuple | list) else (sent,)
+    units = [part.relevance for part in sent if isinstance(part, Unit)]
+    sent = [part.multiplier if isinstance(part, Unit) else part for part in sent]
+    if len(sent) != len(view.inputs):
+        raise RuleError(
+            f"{describe(rule)} returned {len(sent)} multipliers for the {len(view.inputs)} live "
+            f"inputs of a {step.kind} step ({step.operation}, {step.location or 'no layer'})."
+        )
+    for part in sent:
+        if part is not None and not hasattr(part, "astype"):
+            raise RuleError(
+                f"{describe(rule)} returned {part!r} for an input of a {step.kind} step "
+                f"({step.operation}, {step.location or 'no layer'}); expected an array, or None."
+            )
+    for given, x in (*zip(sent, view.inputs, strict=True), *zip(units, view.inputs, strict=False)):
+        if given is not None and given.shape != x.shape:
+            raise RuleError(
+                f"{describe(rule)} returned a multiplier of shape {given.shape} for an input of "
+                f"shape {x.shape} of a {step.kind} step ({step.operation}, "
+                f"{step.location or 'no layer'})."
+            )
+    # a step may compute in a wider type than its input has
+    cast = [None if g is None else _narrow(g, x) for g, x in zip(sent, view.inputs, strict=True)]
+    units = [_narrow(r, x) for r, x in zip(units, view.inputs, strict=False)]
+    return dict(zip(step.live, cast, strict=True)), units
+
+
+def _narrow(m: Any, like: Any) -> Any:
+    """``m`` in the type of ``like``; in float16, where R fits and R / x may not, saturated."""
+    if like.dtype != jnp.float16:
+        return m.astype(like.dtype)
+    limit = float(jnp.finfo(like.dtype).max)
+    return jnp.clip(m, -limit, limit).astype(like.dtype)
+
+
+def _plain(step: Step, values: Sequence, m: list, asked: _Differentiated) -> dict[int, Any]:
+    """The plain VJP for operands that are not live but are differentiated all the same."""
+    others = [k for k, wanted in enumerate(asked.operands) if wanted and k not in step.live]
+    if step.variant == "solve":  # jax cannot differentiate a solution by what only helps to find it
+        others = [k for k in others if any(k in part for part in solve_operands(step.nodes[0].eqn))]
+    if not others:
+        return {}
+
+    def function(*operands: Any) -> list[Any]:
+        replaced = list(values)
+        for k, value in zip(others, operands, strict=True):
+            replaced[k] = value
+        return run_nodes(step, replaced)
+
+    _, pullback = jax.vjp(function, *(values[k] for k in others))
+    return dict(zip(others, pullback(m), strict=True))

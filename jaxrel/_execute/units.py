@@ -1,0 +1,103 @@
+"""Companions: where relevance flows that is not proportional to a value.
+
+A rule such as ``Flat`` or ``ZBox`` sends relevance to pixels that are 0. No multiplier can say
+that, R = x m being 0 there. So values between such a rule and the input get a companion of their
+shape, which is worth 1 and enters nothing. Its cotangent is relevance itself, and R = x m + r.
+
+Companions go where relevance can be handed on whole: through structural operations, scaling and
+shifting (normalising a picture), nonlinearities, and maxima to the winner. Where they end (a sum,
+a pool, another matmul), and where a nested plan begins, relevance becomes a multiplier again,
+m + r / z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import _compat
+from .._plan.primitives import AFFINE, STRUCTURAL
+from .._plan.steps import Plan, Step
+from ..rules.numerics import difference, divide
+from ..rulesets.assign import Assignment
+
+
+def companioned(plan: Plan, chosen: Assignment) -> frozenset[int]:
+    """Value numbers of ``plan`` that need a companion: all between a unit rule and the inputs."""
+    if not any(getattr(rule, "emits_unit", False) for rule in chosen.values()):
+        return frozenset()
+    found: set[int] = set()
+    for step in reversed(plan.steps):
+        rule = chosen.get(id(step))
+        passes = hands_on(step, rule) and not found.isdisjoint(step.results)
+        if getattr(rule, "emits_unit", False) or passes:
+            found.update(step.operands[k] for k in step.live)
+    return frozenset(found)
+
+
+def hands_on(step: Step, rule: Any) -> bool:
+    """Tells whether relevance goes through ``step`` whole."""
+    if step.kind == "linear":
+        return rule is None and step.nodes[0].name in STRUCTURAL | AFFINE and len(step.nodes) == 1
+    return step.kind == "nonlinearity" or (step.kind == "maximum" and rule is None)
+
+
+def hand_on(step: Step, values: Sequence[Any], companions: Sequence[Any], run: Any) -> list[Any]:
+    """Makes the companions of a step's results from those of its live operands.
+
+    Args:
+      step: one that hands on.
+      values: values of all its operands.
+      companions: of its live operands.
+      run: the step as a function of its operands' values.
+    """
+    if step.kind == "nonlinearity":
+        return list(companions)
+    if step.kind == "linear" and step.nodes[0].name in AFFINE:
+        shape = step.nodes[0].eqn.outvars[0].aval.shape
+        return [jnp.broadcast_to(companions[0], shape)]
+    if step.kind == "linear":
+        replaced = list(values)
+        for k, companion in zip(step.live, companions, strict=True):
+            replaced[k] = companion
+        return _compat.bind(step.nodes[0].eqn, replaced)
+
+    def of_live(*live: Any) -> list[Any]:
+        replaced = list(values)
+        for k, value in zip(step.live, live, strict=True):
+            replaced[k] = value
+        return run(step, replaced)
+
+    live = tuple(values[k] for k in step.live)
+    return list(jax.jvp(of_live, live, tuple(companions))[1])
+
+
+def meet(z: jax.Array, z0: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """Returns z and a companion for it; what that gets as relevance r becomes r / z for z.
+
+    Args:
+      z: a value.
+      z0: its twin at the baseline, if there is one: relevance becomes r / (z - z0).
+    """
+    return _meet(z, jnp.zeros_like(z) if z0 is None else z0)
+
+
+@jax.custom_vjp
+def _meet(z: jax.Array, z0: jax.Array) -> tuple[jax.Array, jax.Array]:
+    del z0
+    return z, jnp.zeros_like(z)
+
+
+def _meet_forward(z: jax.Array, z0: jax.Array):
+    return (z, jnp.zeros_like(z)), difference(z, z0)
+
+
+def _meet_backward(distance: jax.Array, cotangents: tuple[jax.Array, jax.Array]):
+    m, r = cotangents
+    return m + divide(r, distance), None
+
+
+_meet.defvjp(_meet_forward, _meet_backward)

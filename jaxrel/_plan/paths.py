@@ -1,0 +1,64 @@
+"""Layer paths: what a module is called from the outside.
+
+jaxprs carry ``named_scope`` names. linen and haiku open a scope for every module, equinox one by
+class name, nnx none; :mod:`jaxrel._call.layers` opens them for nnx and names the leaves of equinox
+modules. Here the raw stack of scopes is made into the path of the parameters:
+``("Net", "Net.encode", "blocks_0", "Dense_0")`` is ``("blocks_0", "Dense_0")``.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+
+Path = tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=4096)
+def normalise(scopes: Path) -> Path:
+    """Makes a stack of scope names into a layer path.
+
+    Dropped are the class name of a linen model at the root, ``name.method`` entries beside their
+    module, einsum specifications, and equinox's class names (they tell no layer from another).
+    """
+    entries = [part for scope in scopes for part in scope.split("/") if part not in ("", "~")]
+    entries = [e for e in entries if "->" not in e and not e.startswith(("eqx.", "_", "<"))]
+    root = entries[0].split(".")[0] if entries else ""
+    if root in _linen_classes():
+        while entries and entries[0].split(".")[0] == root:
+            entries = entries[1:]
+    return tuple(name for i in range(len(entries)) if (name := _module(entries, i)))
+
+
+def _module(entries: Sequence[str], index: int) -> str:
+    """The module that an entry stands for: ``inner.encode`` for ``inner``, unless that is there."""
+    head, dot, _ = entries[index].partition(".")
+    beside = entries[max(index - 1, 0) : index + 2]
+    return "" if dot and head in beside else head
+
+
+def _linen_classes() -> frozenset[str]:
+    linen = sys.modules.get("flax.linen")
+    if linen is None:
+        return frozenset()
+    names, stack = set(), [linen.Module]
+    while stack:
+        for cls in stack.pop().__subclasses__():
+            names.add(cls.__name__)
+            stack.append(cls)
+    return frozenset(names)
+
+
+def prefer(scoped: Path, origins: Sequence[Path]) -> Path:
+    """Chooses between the path by scopes and the layer of a parameter leaf.
+
+    Args:
+      scoped: path by scopes; empty where the framework opens none.
+      origins: layers of the parameter leaves that feed the step, ``("layers", "0")``.
+    """
+    if not origins or not origins[0]:
+        return scoped
+    layer = origins[0]
+    # a linen root that was given a name of its own stands before the parameters' path
+    return layer if not scoped or scoped[-len(layer) :] == layer else scoped

@@ -1,0 +1,22 @@
+"""Pictures of relevance: heatmaps, overlays, grids of both, and where relevance goes by layer.
+
+    jaxrel.plot.heatmap(relevance, percentile=99.5)                    # (H, W) or (H, W, C)
+    jaxrel.plot.overlay(image, relevance)                              # on the grey picture
+    jaxrel.plot.grid(images, {"lrp": r, "gradient": g}).savefig("maps.png")
+    jaxrel.plot.waterfall(audit)                                       # from the value to the sum
+
+Colours mean the same everywhere: red is positive, blue negative, and zero is the colour map's
+middle, for the limits are always symmetric. By default they are the largest magnitude; as a few
+extreme pixels then make all others invisible, ``percentile`` lets the colours end earlier, and the
+magnitudes beyond it look like the limit. Colour channels are added, never averaged: what is drawn
+still sums to what was explained.
+
+Relevance may be any real array, of JAX or numpy and of any precision; a NaN or an infinity raises
+rather than leaves a hole. ``axes=None`` draws into pyplot's current axes, as matplotlib's own
+functions do. matplotlib is an extra, imported by the first picture: ``pip install "jaxrel[plot]"``.
+"""
+
+from .images import grid as grid
+from .images import heatmap as heatmap
+from .images import overlay as overlay
+from .waterfall import waterfall as waterfall

@@ -1,0 +1,17 @@
+"""Which rule a step gets: rule sets, what their rules are matched by, and the presets.
+
+    rules = rulesets.slope() | {Kind("conv"): Epsilon(1e-3), First(): Gradient(), "silu": Ignore()}
+
+The presets are functions of their hyper-parameters; where jaxrel takes a rule set, a preset's name
+means its defaults.
+
+    ruleset     what a rule set is
+    matching    what overrides are matched by, and which wins
+    presets     the rule sets of the literature
+    assign      the rule of every step of a plan
+"""
+
+from .matching import First as First
+from .matching import Kind as Kind
+from .presets import *  # noqa: F403 - the presets, and nothing else
+from .ruleset import RuleSet as RuleSet

@@ -1,0 +1,163 @@
+"""Which rule each step of a plan gets, decided before anything runs.
+
+Everything that cannot be explained raises here, by name and place, and a match that matches nothing
+is named in a warning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import _compat
+from .._plan.primitives import CONTROL, ELEMENTWISE, OPAQUE, STATE, WITHOUT_DERIVATIVE
+from .._plan.steps import Plan, Step
+from ..errors import RuleError, UnsupportedPrimitive, UnusedMatchWarning, warn
+from ..rules import RuleFunction
+from .matching import specificity
+from .ruleset import RuleSet, describe
+
+Assignment = dict[int, RuleFunction | None]
+"""Rule by ``id`` of the step; None: the plain VJP."""
+
+
+def assign(plan: Plan, rules: RuleSet, compared: bool = False) -> Assignment:
+    """Chooses the rule of every step of ``plan``, nested plans included.
+
+    Args:
+      plan: the plan.
+      rules: the rule set.
+      compared: whether relevance is against a baseline.
+
+    Returns:
+      Rules by ``id(step)``; None where the rule is the plain VJP on its step, so that the step can
+      be executed as it is. A control step is among them only where an override names it: a custom
+      derivative call given a rule as a whole.
+
+    Raises:
+      UnsupportedPrimitive: a live step has no rule.
+      RuleError: a rule has no formula with a baseline, or none without.
+    """
+    chosen: Assignment = {}
+    used: set[int | None] = set()
+    _choose(plan, rules, compared, chosen, used)
+    _warn_of_unused(plan, rules, used)
+    return chosen
+
+
+def _choose(
+    plan: Plan, rules: RuleSet, compared: bool, chosen: Assignment, used: set[int | None]
+) -> None:
+    for step in plan.steps:
+        if step.kind == "constant":
+            continue
+        rule, override = rules.choose(step)
+        if step.kind == "control" and override is None:
+            for body in step.bodies:
+                _choose(body, rules, compared, chosen, used)
+            continue
+        used.add(override)
+        plain = is_gradient(rule, step, compared)  # jax says itself what it cannot differentiate
+        if rule is None or (override is None and not plain and not _has_derivative(step)):
+            raise _unsupported(step)
+        if compared not in getattr(rule, "baseline", (True, False)):
+            raise _unsuited(rule, step, compared)
+        chosen[id(step)] = None if plain else rule
+
+
+def is_gradient(rule: Any, step: Step, compared: bool = False) -> bool:
+    """Tells whether ``rule`` is the plain VJP on ``step``.
+
+    With a baseline what is homogeneous, or hands on every value whole, is no special case.
+    """
+    ask = getattr(rule, "is_gradient", None)
+    if ask is None:
+        return False
+    selects = step.variant == "selection"
+    return ask(step.homogeneous and not compared, "" if compared and selects else step.variant)
+
+
+def is_plain(plan: Plan, chosen: Assignment) -> bool:
+    """Tells whether every step of ``plan`` gets the plain VJP, so that it can run as it was."""
+    for step in plan.steps:
+        if chosen.get(id(step)) is not None:
+            return False
+        if id(step) not in chosen and not all(is_plain(body, chosen) for body in step.bodies):
+            return False
+    return True
+
+
+def _has_derivative(step: Step) -> bool:
+    """Tells whether jax can differentiate a step in its live operands."""
+    inside = {step.operands[k] for k in step.live}
+    for node in step.nodes:
+        missing = {node.operands[k] for k in WITHOUT_DERIVATIVE.get(node.name, ())}
+        if missing & inside or (step.kind == "other" and node.name in OPAQUE):
+            return False
+        alone = len(step.nodes) == 1 and step.kind != "linear" and node.name not in CONTROL
+        if (alone or node.name in ELEMENTWISE) and not _compat.is_differentiable(
+            node.eqn.primitive
+        ):
+            return False
+        inside.update(node.results)
+    return True
+
+
+def _unsuited(rule: Any, step: Step, compared: bool) -> RuleError:
+    alone, way_out = (
+        ("with", "Choose another rule for it, or leave the baseline out.")
+        if compared
+        else ("without", "Give relevance(..., baseline=...).")
+    )
+    return RuleError(
+        f"{describe(rule)} has no formula {alone} a baseline; it is the rule of a {step.kind} step "
+        f"({step.operation}, {step.location or 'no layer'}). {way_out}"
+    )
+
+
+def _unsupported(step: Step) -> UnsupportedPrimitive:
+    name = step.nodes[-1].name
+    if name == "while":
+        reason = "a while loop over a value that depends on the explained input cannot be reversed."
+        way_out = (
+            "Use lax.scan, lax.fori_loop with static bounds, or stop_gradient on what enters it."
+        )
+    elif name in STATE:
+        reason = "a reference holds a value that depends on the explained input."
+        way_out = "Put stop_gradient on what is stored, or hand it on as a value."
+    elif name in OPAQUE:
+        reason = "an opaque call on a value that depends on the explained input."
+        way_out = (
+            "Put stop_gradient on what enters it, or wrap it in jax.custom_vjp and give that "
+            'function a rule by name: rules | {"its_name": Gradient()}.'
+        )
+    elif not _has_derivative(step):
+        reason = "this operation cannot be differentiated by a value that is live."
+        way_out = (
+            f'Give it a rule of your own by name, rules | {{"{name}": rule}}, or put stop_gradient '
+            "on what enters it."
+        )
+    else:
+        reason = "no rule is known for this operation on a live value."
+        way_out = f'Name one: rules | {{"{name}": Gradient()}} takes its plain VJP.'
+    return UnsupportedPrimitive(name, step.location, step.source, reason, way_out)
+
+
+def _warn_of_unused(plan: Plan, rules: RuleSet, used: set[int | None]) -> None:
+    for index, (match, rule) in enumerate(rules.overrides):
+        if index in used or index < rules.optional:
+            continue
+        hit = [step for step in plan.walk() if specificity(match, step)]
+        domain = getattr(rule, "kinds", None)
+        suited = [step for step in hit if not domain or step.kind in domain]
+        if not hit:
+            why = "matches no step of this function"
+        elif not suited:
+            kinds = ", ".join(sorted({step.kind for step in hit}))
+            why = f"matches only steps of kind {kinds}, for which the rule has no formula"
+        else:
+            why = "is overridden by other matches wherever it applies"
+        warn(
+            f"rules: {str(match)!r} -> {describe(rule)} {why}; summary(fun, rules)(*args) "
+            "shows the steps and their names.",
+            UnusedMatchWarning,
+        )

@@ -1,0 +1,183 @@
+"""What a rule set is: one rule for each kind of step, and overrides by match.
+
+A value: frozen, composable by ``|``, printable, and a pytree of its rules' hyper-parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from .._plan.steps import Step
+from ..rules import Detach, Gradient, Half, PathIntegral, Rule, RuleFunction, Slope
+from .matching import First, Kind, Match, kinds_of, specificity
+
+
+@dataclasses.dataclass(frozen=True)
+class RuleSet:
+    """One rule for each kind of step, and overrides for the steps that a match means.
+
+    A pytree: its leaves are the hyper-parameters of its rules.
+
+    Attributes:
+      matmul: z = W x + b: dense and convolution layers with what affine follows them.
+      nonlinearity: y = f(x), elementwise.
+      maximum: max or min of several live values: pools, reductions, sorting.
+      product: of two live values: gates, attention.
+      quotient: by a live value.
+      normalization: scaling by a statistic of the value itself: layer, RMS, group norm.
+      softmax: attention weights, logsumexp.
+      sum: of two live values: residual connections.
+      linear: everything else that is linear.
+      other: any other differentiable primitive: decompositions, products along an axis, functions
+        of several values; None: raise, unless a match names it.
+      overrides: pairs (match, rule), later ones first among equals.
+      fold: whether the constant affine operations that follow a matmul (running-average BatchNorm,
+        scales) belong to it. False: it takes one bias add, and they are ``linear`` steps of their
+        own, of the variant ``affine``.
+      parts: whether normalizations, and softmaxes whose denominator has a constant, are taken apart
+        into quotients, products and nonlinearities, each by its own rule.
+      optional: how many of the first overrides may match nothing without a warning: a preset's own.
+
+    Raises:
+      TypeError: a rule is given to a kind it has no formula for, or is no rule; or a match is none.
+    """
+
+    matmul: RuleFunction = Gradient()
+    nonlinearity: RuleFunction = Slope()
+    maximum: RuleFunction = Gradient()
+    product: RuleFunction = Half()
+    quotient: RuleFunction = Detach()
+    normalization: RuleFunction = Detach()
+    softmax: RuleFunction = Gradient()
+    sum: RuleFunction = Gradient()
+    linear: RuleFunction = Gradient()
+    other: RuleFunction | None = PathIntegral()
+    overrides: tuple[tuple[Match, RuleFunction], ...] = ()
+    fold: bool = True
+    parts: bool = False
+    optional: int = 0
+
+    def __post_init__(self):
+        """Checks that each rule suits its row."""
+        for kind in _ROWS:
+            _check(kind, getattr(self, kind), frozenset({kind}))
+        for match, rule in self.overrides:
+            if not isinstance(match, str | First | Kind):
+                raise TypeError(
+                    f"A rule set is overridden by a layer path glob, First(), Kind(...), a "
+                    f"primitive or a call name; got {match!r} of type {type(match).__name__}."
+                )
+            _check(match, rule, kinds_of(match))
+
+    def __or__(self, overrides: Mapping[Match, RuleFunction]) -> RuleSet:
+        """This rule set with other rules where the given matches apply.
+
+        Args:
+          overrides: maps a layer path glob (``"**/Conv_*"``), ``First()``, ``Kind(...)``, or a
+            primitive or call name (``"silu"``) to a rule.
+        """
+        if not isinstance(overrides, Mapping):
+            return NotImplemented
+        kept = [k for k, (match, _) in enumerate(self.overrides) if match not in overrides]
+        merged = (*(self.overrides[k] for k in kept), *overrides.items())
+        optional = sum(k < self.optional for k in kept)
+        return dataclasses.replace(self, overrides=merged, optional=optional)
+
+    def choose(self, step: Step) -> tuple[RuleFunction | None, int | None]:
+        """The rule for ``step``, and the index of the override it comes from (None: its row).
+
+        An override that has no formula for the step's kind passes it by: ``"Block_0/**":
+        Epsilon()`` means the matmuls of the block. Control flow has no rule, only what it holds
+        has; but a call may be given one as a whole, by its function's name.
+        """
+        best, rank, index = getattr(self, step.kind, None), 0, None
+        for k, (match, rule) in enumerate(self.overrides):
+            kinds = getattr(rule, "kinds", None)
+            if kinds and step.kind not in kinds:
+                continue
+            if step.kind == "control" and match not in step.names:
+                continue
+            found = specificity(match, step)
+            if found and found >= rank:
+                best, rank, index = rule, found, k
+        return best, index
+
+    def __str__(self) -> str:
+        """A table: kind or match, rule."""
+        rows = [(kind, getattr(self, kind)) for kind in _ROWS]
+        rows += [(str(match), rule) for match, rule in self.overrides]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {describe(rule)}" for name, rule in rows)
+
+
+_ROWS = tuple(field.name for field in dataclasses.fields(RuleSet))[:-4]
+
+
+def describe(rule: RuleFunction | None) -> str:
+    """A rule as a person would write it: ``Epsilon(eps=1e-06)``."""
+    if rule is None:
+        return "(error)"
+    if isinstance(rule, Rule) and dataclasses.is_dataclass(rule):
+        shown = []
+        for field in dataclasses.fields(rule):
+            value = getattr(rule, field.name)
+            if not isinstance(value, bool | str) or value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(rule).__name__}({', '.join(shown)})"
+    if dataclasses.is_dataclass(rule):
+        return repr(rule)
+    return getattr(rule, "__name__", repr(rule))
+
+
+def _check(where: Any, rule: Any, kinds: frozenset[str]) -> None:
+    if rule is None and where == "other":
+        return
+    if isinstance(rule, type) or not callable(rule):
+        hint = f"; did you mean {rule.__name__}()?" if isinstance(rule, type) else "."
+        raise TypeError(f"{where}: expected a rule, got {rule!r}{hint}")
+    domain = getattr(rule, "kinds", None)
+    if domain and kinds and kinds.isdisjoint(domain):
+        raise TypeError(
+            f"{where}: {describe(rule)} is a rule for {', '.join(sorted(domain))} steps only."
+        )
+
+
+def _flatten(rules: RuleSet) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    rows = tuple(getattr(rules, kind) for kind in _ROWS)
+    plain = [rule for _, rule in rules.overrides]
+    matches = tuple(match for match, _ in rules.overrides)
+    parts = [_split(rule) for rule in (*rows, *plain)]
+    functions = tuple(function for _, function in parts)
+    return tuple(tree for tree, _ in parts), (
+        matches,
+        functions,
+        rules.fold,
+        rules.parts,
+        rules.optional,
+    )
+
+
+def _split(rule: Any) -> tuple[Any, Any]:
+    """A rule that is a pytree goes among the leaves, a plain function into the structure."""
+    return (None, rule) if jax.tree_util.all_leaves([rule]) else (rule, None)
+
+
+def _unflatten(structure: Any, children: Any) -> RuleSet:
+    matches, functions, fold, parts, optional = structure
+    rules = [f if f is not None else tree for tree, f in zip(children, functions, strict=True)]
+    new = object.__new__(RuleSet)  # unchecked: jax unflattens with placeholders for leaves
+    for kind, rule in zip(_ROWS, rules, strict=False):
+        object.__setattr__(new, kind, rule)
+    overrides = tuple(zip(matches, rules[len(_ROWS) :], strict=True))
+    object.__setattr__(new, "overrides", overrides)
+    object.__setattr__(new, "fold", fold)
+    object.__setattr__(new, "parts", parts)
+    object.__setattr__(new, "optional", optional)
+    return new
+
+
+jax.tree_util.register_pytree_node(RuleSet, _flatten, _unflatten)
