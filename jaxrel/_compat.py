@@ -91,8 +91,17 @@ def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
 
 def _varies(x: Any, axes: Sequence[str]) -> bool:
     """Tells whether a value within ``shard_map`` varies over mesh axes already."""
-    axis_type = getattr(jax.typeof(x), "mat", None)
-    return set(axes) <= set(getattr(axis_type, "varying", ()))
+    return set(axes) <= _varying(x)
+
+
+def _varying(x: Any) -> set[str]:
+    return set(getattr(getattr(jax.typeof(x), "mat", None), "varying", ()))
+
+
+def vary_like(x: jax.Array, other: jax.Array) -> jax.Array:
+    """Returns ``x`` as a value that varies over the mesh axes that ``other`` varies over."""
+    axes = tuple(sorted(_varying(other) - _varying(x)))
+    return jax.lax.pcast(x, axes, to="varying") if axes else x
 
 
 @contextlib.contextmanager

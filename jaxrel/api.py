@@ -14,10 +14,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from ._call.arguments import Arguments
+from ._call.averages import count
 from ._call.multipliers import RelevanceFunction, with_multipliers
 from ._execute.blame import by_layer, constants, total
 from ._execute.evaluate import evaluate
@@ -39,6 +39,7 @@ def relevance(
     baseline: Any = None,
     biases: bool | str = False,
     has_aux: bool = False,
+    chunk: int = 1,
 ) -> RelevanceFunction:
     """Returns a function that explains the value of ``fun`` by its arguments.
 
@@ -52,28 +53,38 @@ def relevance(
         ``"slope"``, or ``"compare_to_baseline"`` where there is a baseline.
       argnums: which positional arguments to explain: pytrees of real floating point arrays.
       baseline: what the arguments are compared to: R = (x - x0) * m, and with rules that are
-        complete sum(R) = f(x) - f(x0). A tree like the argument (a tuple for a sequence of
-        ``argnums``), of arrays that broadcast to its leaves (0: everywhere); or with one more axis
-        in front, many references, and relevance is the mean over them; or a function of the
-        arguments that returns one of these.
+        complete sum(R) = f(x) - f(x0). An array for each leaf, in a tree like the argument (a tuple
+        for a sequence of ``argnums``) or a prefix of it (0: everywhere); or a function of the
+        arguments that returns this. An array that broadcasts to the leaf x is one reference, and of
+        x's own shape one for each example. Any other is many: references lie along its first axis,
+        the other axes broadcast to x, and relevance is the mean over them. For pictures
+        (B, H, W, C):
+
+        * (), (C,), (H, W, C), (1, H, W, C): one reference for all
+        * (B, H, W, C): paired, one reference for each example
+        * (n, H, W, C), n other than B: n references for each example
+        * (n, 1, H, W, C): the same for any n, also B: write ``x0[:, None]`` where n may be B
+        * (n, B, H, W, C): n references of its own for each example
       biases: True: also return the relevance of every additive constant, biases and f(0) of
         nonlinearities, as a dictionary from layer path to an array in the constant's own shape
         (inside a scan with one row for each iteration). With rules that conserve sum(R) +
         sum(biases) = f(x). ``"total"``: their sum.
       has_aux: ``fun`` returns ``(array, auxiliary)``.
+      chunk: how many of many references are computed at once; memory is that of so many.
 
     Returns:
       A function with the signature of ``fun`` that returns the relevance of the argument (a tuple
       for a sequence of ``argnums``) in its tree, shapes and dtypes, in units of ``fun``'s value;
       with ``biases`` the pair (relevance, biases) in its place; and with ``has_aux`` the pair of
       that and auxiliary. It can be jitted, vmapped, differentiated. Its attribute ``multipliers``
-      is the same function of m.
+      is the same function of m, of which R is x or x - x0 times as much; for many references it is
+      the mean of theirs (DeepLIFT's multipliers: of hypothetical contributions).
 
     Raises:
       TypeError: explained arguments or the value are not floats; ``rules`` is no rule set;
         ``baseline`` is another tree.
       ValueError: ``argnums`` out of range; no such preset; shapes of ``baseline`` do not fit;
-        ``biases`` with a baseline, where constants cancel.
+        ``biases`` with a baseline, where constants cancel; ``chunk`` is less than 1.
       RuleError: a rule has no formula with a baseline, or none without.
       UnsupportedPrimitive: a step on an explained value has no rule.
 
@@ -83,16 +94,29 @@ def relevance(
       Array([ 0.5, -0.5], dtype=float32)
     """
     both = value_and_relevance(
-        fun, rules, argnums, baseline=baseline, biases=biases, has_aux=has_aux
+        fun, rules, argnums, baseline=baseline, biases=biases, has_aux=has_aux, chunk=chunk
     )
+
+    rule_set = preset(default_rules(rules, baseline))
 
     @functools.wraps(fun)
     def relevance_fun(*args: Any, **kwargs: Any) -> Any:
         out, result = both(*args, **kwargs)
         return (result, out[1]) if has_aux else result
 
-    multipliers = _multipliers(fun, rules, argnums, baseline, biases, has_aux)
-    return with_multipliers(relevance_fun, multipliers, argnums)
+    def multipliers(*args: Any, **kwargs: Any) -> Any:
+        if biases:
+            raise TypeError(
+                f"multipliers: with biases={biases!r} part of the relevance goes to biases, which "
+                "are no multiple of x. Make a relevance without."
+            )
+        call = Arguments(fun, args, kwargs, argnums)
+        out, pullback = _vjp(call, rule_set, has_aux, baseline, biases, chunk, multiples=True)
+        found = call.select(pullback(jnp.ones_like(out[0] if has_aux else out))[0])
+        return (found, out[1]) if has_aux else found
+
+    compared = baseline is not None
+    return with_multipliers(relevance_fun, multipliers, argnums, compared=compared)
 
 
 def value_and_relevance(
@@ -103,11 +127,12 @@ def value_and_relevance(
     baseline: Any = None,
     biases: bool | str = False,
     has_aux: bool = False,
+    chunk: int = 1,
 ) -> Callable[..., Any]:
     """Like :func:`relevance`, and like ``jax.value_and_grad``: the value comes with it.
 
     Args:
-      fun, rules, argnums, baseline, biases, has_aux: as for :func:`relevance`.
+      fun, rules, argnums, baseline, biases, has_aux, chunk: as for :func:`relevance`.
 
     Returns:
       A function that returns ``(value, relevance)``, or ``((value, auxiliary), relevance)`` with
@@ -117,11 +142,12 @@ def value_and_relevance(
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
     rule_set = preset(default_rules(rules, baseline))
+    chunk = count("relevance", chunk=chunk)
 
     @functools.wraps(fun)
     def value_and_relevance_fun(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         call = Arguments(fun, args, kwargs, argnums)
-        out, pullback = _vjp(call, rule_set, has_aux, baseline, biases)
+        out, pullback = _vjp(call, rule_set, has_aux, baseline, biases, chunk)
         value = out[0] if has_aux else out
         found, blamed = pullback(jnp.ones_like(value))
         selected = call.select(found)
@@ -137,6 +163,7 @@ def relevance_vjp(
     baseline: Any = None,
     biases: bool | str = False,
     has_aux: bool = False,
+    chunk: int = 1,
 ) -> tuple[Any, ...]:
     """Like ``jax.vjp``: the value, and a function from its multiplier to relevances.
 
@@ -147,6 +174,7 @@ def relevance_vjp(
       baseline: as for :func:`relevance`; a tuple with one entry for each primal.
       biases: as for :func:`relevance`; ``pullback`` then returns (relevances, biases).
       has_aux: ``fun`` returns ``(array, auxiliary)``.
+      chunk: as for :func:`relevance`.
 
     Returns:
       ``(value, pullback)``, or ``(value, pullback, auxiliary)`` with ``has_aux``. ``pullback(m)``
@@ -159,7 +187,8 @@ def relevance_vjp(
     """
     call = Arguments(fun, primals, {}, tuple(range(len(primals))))
     rule_set = preset(default_rules(rules, baseline))
-    out, pullback = _vjp(call, rule_set, has_aux, baseline, biases)
+    chunk = count("relevance_vjp", chunk=chunk)
+    out, pullback = _vjp(call, rule_set, has_aux, baseline, biases, chunk)
 
     def relevances(m: Any) -> tuple[Any, ...]:
         found, blamed = pullback(m)
@@ -240,18 +269,38 @@ def default_rules(rules: Rules, baseline: Any = None) -> RuleSet | str:
 
 
 def _vjp(
-    call: Arguments, rules: RuleSet, has_aux: bool, baseline: Any, biases: bool | str
+    call: Arguments,
+    rules: RuleSet,
+    has_aux: bool,
+    baseline: Any,
+    biases: bool | str,
+    chunk: int,
+    multiples: bool = False,
 ) -> tuple[Any, Callable[[Any], tuple[list[Any], Any]]]:
-    """``jax.vjp`` of the rewritten call, and from multipliers to relevances at its end."""
+    """``jax.vjp`` of the rewritten call, and from multipliers to relevances at its end.
+
+    With ``multiples`` to multipliers.
+    """
     _check_biases(biases, baseline)
     made = explain(call, rules, has_aux, baseline)
+    if multiples:
+        made.check_multiples()
     references = made.baseline
+    if references is not None and references.many is not None:
+        value = evaluate(made.plan, {}, call.leaves)
+
+        def mean(m: Any) -> tuple[list[Any], Any]:
+            def against(twins: list[Any]) -> list[Any]:
+                return made.vjp(twins, {}, multiples)[1](m)[0]
+
+            return call.restore(references.mean(against, chunk)), None
+
+        return made.output.restore(value), mean
     blamed = constants(made.plan, made.chosen, 1) if biases else {}
-    first, pullback, rest = made.vjp(None if references is None else references.one(), blamed)
+    twins = None if references is None else references.leaves
+    first, pullback, rest = made.vjp(twins, blamed, multiples)
 
     def relevances(m: Any) -> tuple[list[Any], Any]:
-        if references is not None and references.many is not None:
-            return call.restore(references.mean(lambda twins: made.vjp(twins, {})[1](m)[0])), None
         found, amounts = pullback(m)
         whole = total(amounts, first.dtype) if biases == "total" else by_layer(blamed, amounts)
         return call.restore(found), whole
@@ -264,45 +313,3 @@ def _check_biases(biases: bool | str, baseline: Any) -> None:
         raise ValueError(f'biases: expected True, False or "total", got {biases!r}.')
     if biases and baseline is not None:
         raise ValueError("biases: against a baseline constants cancel; none has any relevance.")
-
-
-def _multipliers(
-    fun: Callable[..., Any],
-    rules: Rules,
-    argnums: int | Sequence[int],
-    baseline: Any,
-    biases: Any,
-    has_aux: bool,
-) -> Callable[..., Any]:
-    """Like ``jax.grad`` of ``fun``, but with the multipliers of the rules."""
-    rule_set = preset(default_rules(rules, baseline))
-
-    def multipliers(*args: Any, **kwargs: Any) -> Any:
-        if baseline is not None:
-            raise TypeError(
-                "multipliers: this relevance compares to a baseline of its own, so it is no "
-                "multiple of x. For the mean over many baselines give jaxrel.expected a function "
-                "of one: lambda x0: jaxrel.relevance(fun, rules, baseline=x0)."
-            )
-        if biases:
-            raise TypeError(
-                f"multipliers: with biases={biases!r} part of the relevance goes to biases, which "
-                "are no multiple of x. Make a relevance without."
-            )
-        call = Arguments(fun, args, kwargs, argnums)
-        made = explain(call, rule_set, has_aux)
-        if made.companions:
-            raise TypeError(
-                "multipliers: a rule such as Flat, WSquare or ZBox gives relevance to inputs that "
-                "are worth 0, so it is no multiple of x. Choose another rule for the first layer: "
-                "rules | {First(): ...}."
-            )
-
-        def value(leaves: list[Any]) -> tuple[Any, Any]:
-            return made.value(leaves, {}, None)
-
-        first, pullback, rest = jax.vjp(value, call.leaves, has_aux=True)
-        found = call.select(call.restore(pullback(jnp.ones_like(first))[0]))
-        return (found, made.output.restore([first, *rest])[1]) if has_aux else found
-
-    return multipliers

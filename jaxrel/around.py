@@ -36,7 +36,7 @@ from ._call.arguments import Arguments
 from ._call.averages import count, mean, quadrature, total, wide
 from ._call.baseline import read_baseline
 from ._call.like import leaves_like
-from ._call.multipliers import argnums_of, multipliers_of
+from ._call.multipliers import Multipliers, argnums_of, multipliers_of
 
 
 def integrated(
@@ -57,9 +57,9 @@ def integrated(
 
     Args:
       relevance_fn: what :func:`jaxrel.relevance` returned, jitted or not.
-      baseline: x0, as for :func:`jaxrel.relevance`: a tree like the explained argument (a tuple for
-        a sequence of ``argnums``) of arrays that broadcast to its leaves, such as 0.0, or a
-        function of the arguments that returns one.
+      baseline: x0, one reference as for :func:`jaxrel.relevance`: a tree like the explained
+        argument (a tuple for a sequence of ``argnums``) or a prefix of it, of arrays that broadcast
+        to its leaves, such as 0.0, or a function of the arguments that returns one.
       steps: number of points of the path.
       method: ``"gauss_legendre"``, by far the best where multipliers are smooth; or an equidistant
         sum: ``"left"``, ``"right"`` (Zennit), ``"middle"``, ``"trapezoid"``. Weights add up to 1,
@@ -90,6 +90,7 @@ def integrated(
             "what jaxrel.relevance returned (jax.vmap goes around integrated, not inside), or "
             "attach multipliers of your own by jaxrel.with_multipliers."
         )
+    _check_multiples("integrated", multipliers)
     nodes, weights = quadrature("integrated", steps, method)
     chunk = count("integrated", chunk=chunk)
 
@@ -210,7 +211,8 @@ def expected(
       baselines: a tree like the explained argument (a tuple for a sequence of ``argnums``) or a
         prefix of it, of arrays with the axis of the baselines in front. The other axes broadcast
         to x: baselines (50, 28, 28) for images (8, 28, 28). Or a function of the arguments that
-        returns one.
+        returns one. They are never paired with examples: 8 baselines for 8 images are 8 for each,
+        where ``relevance(..., baseline=)`` would take one for each.
       key: a key of ``jax.random``, or None: all baselines.
       n: number of draws, with a key.
       steps, method: of the integral, as for :func:`integrated`, without a key.
@@ -235,6 +237,7 @@ def expected(
         nodes, weights = np.zeros(1), np.ones(1)
     else:
         varied = multipliers.argnums
+        _check_multiples("expected", multipliers)
 
     @functools.wraps(relevance_fn, updated=())
     def expected_fun(*args: Any, **kwargs: Any) -> Any:
@@ -329,6 +332,16 @@ def _call(fun: Callable[..., Any], argnums: Any, args: tuple, kwargs: dict) -> A
     call = Arguments(fun, args, kwargs, argnums)
     call.check()
     return call
+
+
+def _check_multiples(name: str, multipliers: Multipliers) -> None:
+    """Checks that R = x m: what an integral of m is about."""
+    if multipliers.compared:
+        raise TypeError(
+            f"{name}: {multipliers.__name__} compares to a baseline of its own, so its relevance "
+            "is no multiple of x. For the mean over many baselines give jaxrel.expected a function "
+            "of one: lambda x0: jaxrel.relevance(fun, rules, baseline=x0)."
+        )
 
 
 def _name(fun: Any) -> str:

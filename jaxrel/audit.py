@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._call.arguments import Arguments
+from ._call.averages import count
 from ._execute.apart import carries_parts
 from ._execute.evaluate import evaluate
 from ._execute.explanation import Explanation, explain
@@ -153,12 +154,13 @@ def audit(
     *,
     baseline: Any = None,
     has_aux: bool = False,
+    chunk: int = 1,
 ) -> Callable[..., Audit]:
     """Returns a function that keeps the books of an explanation.
 
     Args:
-      fun, rules, argnums, baseline, has_aux: as for :func:`jaxrel.relevance`. Against a baseline
-        the books are about f(x) - f(x0), and no constant has a part in it.
+      fun, rules, argnums, baseline, has_aux, chunk: as for :func:`jaxrel.relevance`. Against a
+        baseline the books are about f(x) - f(x0), and no constant has a part in it.
 
     Returns:
       A function with the signature of ``fun`` that returns an :class:`Audit`; it can be jitted.
@@ -168,6 +170,7 @@ def audit(
       RuleError: rules that carry positive and negative differences apart.
     """
     rule_set = preset(default_rules(rules, baseline))
+    chunk = count("audit", chunk=chunk)
 
     @functools.wraps(fun)
     def audited(*args: Any, **kwargs: Any) -> Audit:
@@ -181,7 +184,7 @@ def audit(
         labels = tuple(_labels(made.plan, made.chosen, rule_set))
         books = functools.partial(_books, made)
         references = made.baseline
-        found = books(None) if references is None else references.mean(books)
+        found = books(None) if references is None else references.mean(books, chunk)
         value, explained, amounts = found
         return Audit(value, explained, amounts, labels)
 

@@ -1,4 +1,13 @@
-"""What an input is compared to: one reference, or many, checked and put in the input's shapes."""
+"""What an input is compared to: one reference, or many, in shapes that are told apart by one rule.
+
+    x0 broadcasts to x                  one reference; of x's own shape: one for each example
+    else x0.shape[1:] broadcasts to x   many references, one after the other along the first axis
+
+So for pictures (B, H, W, C) an array (n, H, W, C) is n references for all examples, as
+``jaxrel.expected`` has it; but for n = B, where it is one for each: what a training step means by
+``baseline=swapped``. ``x0[:, None]`` says that they are many, whatever B is, and ``x0[None]`` that
+they are not. What is n numbers, (n,), is more often a mistake, and refused.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .. import _compat
 from .arguments import Arguments
+from .averages import mean
+from .like import Beside, beside, broadcasts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,22 +29,28 @@ class Baseline:
     """References for the leaves of the explained arguments.
 
     Attributes:
-      leaves: of the leaves' shapes and dtypes; with ``many`` there is one more axis in front.
+      leaves: in the leaves' dtypes. A single reference has their shapes; where there are many they
+        have one more axis in front, and the others broadcast to the leaf's.
+      shapes: the leaves' shapes.
       many: how many references there are; None: a single one.
     """
 
     leaves: list[jax.Array]
+    shapes: list[tuple[int, ...]]
     many: int | None
 
-    def mean(self, explain: Callable[[list[jax.Array]], Any]) -> Any:
-        """``explain`` of the one reference, or its mean over all, by ``vmap``."""
+    def at(self, k: int | jax.Array) -> list[jax.Array]:
+        """The reference of this number, in the leaves' shapes."""
+        if self.many is None:
+            return self.leaves
+        pairs = zip(self.leaves, self.shapes, strict=True)
+        return [jnp.broadcast_to(leaf[k if len(leaf) > 1 else 0], shape) for leaf, shape in pairs]
+
+    def mean(self, explain: Callable[[list[jax.Array]], Any], chunk: int) -> Any:
+        """``explain`` of the one reference, or its mean over all, ``chunk`` of them at once."""
         if self.many is None:
             return explain(self.leaves)
-        return jax.tree.map(lambda r: jnp.mean(r, 0), jax.vmap(explain)(self.leaves))
-
-    def one(self) -> list[jax.Array]:
-        """One reference: the first."""
-        return self.leaves if self.many is None else [leaf[0] for leaf in self.leaves]
+        return mean("baseline", lambda k: explain(self.at(k)), self.many, chunk)
 
 
 def read_baseline(call: Arguments, given: Any) -> Baseline:
@@ -40,60 +58,64 @@ def read_baseline(call: Arguments, given: Any) -> Baseline:
 
     Args:
       call: the call that is explained, checked.
-      given: a tree like the explained argument (a tuple for a sequence of ``argnums``), of arrays
-        that broadcast to its leaves, or have one more axis in front, the same for all; or a
-        function of the call's arguments that returns such a tree.
+      given: a tree like the explained argument (a tuple for a sequence of ``argnums``) or a prefix
+        of it, of arrays that broadcast to its leaves, or do so behind an axis of references in
+        front; or a function of the call's arguments that returns such a tree.
 
     Raises:
       TypeError: another tree, or leaves that are no real numbers.
-      ValueError: shapes that do not fit.
+      ValueError: shapes that do not fit; leaves with different numbers of references.
     """
-    if callable(given):
-        given = given(*call.args, **call.kwargs)
-    trees = [given] if call.single else given
-    try:
-        trees = list(trees)
-        parts = jax.tree.structure(trees).flatten_up_to(trees)
-        del parts
-        leaves = call.tree.flatten_up_to(trees)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            "baseline: expected a tree like that of the explained arguments "
-            f"({call.tree}), got {jax.tree.structure(given)}: {error}"
-        ) from None
-    read = [_read(x, leaf) for x, leaf in zip(call.leaves, leaves, strict=True)]
-    counts = {x0.shape[0] for x, x0 in zip(call.leaves, read, strict=True) if x0.ndim > x.ndim}
-    if len(counts) > 1:
+    rows = list(beside(call, given, "baseline"))
+    counts = {row.name: _references(row) for row in rows}
+    many = _number(counts)
+    shapes = [row.x.shape for row in rows]
+    if many is None:
+        leaves = [jnp.broadcast_to(row.given, row.x.shape) for row in rows]
+    else:
+        for row in rows:
+            _check_sides(row, counts[row.name], many)
+        leaves = [row.given if counts[row.name] else row.given[None] for row in rows]
+    pairs = zip(leaves, rows, strict=True)
+    made = [_compat.vary_like(leaf.astype(row.x.dtype), row.x) for leaf, row in pairs]
+    return Baseline(made, shapes, many)
+
+
+def _references(row: Beside) -> int | None:
+    """How many references an array is; None: one."""
+    name, (many, *each), x = row.name, row.given.shape or (1,), row.x
+    if broadcasts(row.given.shape, x.shape):
+        return None
+    if broadcasts(tuple(each), x.shape) and (each or not x.ndim):
+        if not many:
+            raise ValueError(f"{name}: has shape {row.given.shape}: 0 references.")
+        return many
+    numbers = f" For {many} numbers as references: shape ({many}, 1)." if not each else ""
+    raise ValueError(
+        f"{name}: shape {row.given.shape} does not fit an explained array of shape {x.shape}; "
+        f"expected {x.shape}, something that broadcasts to it, or many of these: (references, "
+        f"*{x.shape}) or something that broadcasts to that.{numbers}"
+    )
+
+
+def _number(counts: dict[str, int | None]) -> int | None:
+    """How many references there are; a leaf with one is the same for all."""
+    numbers = {count for count in counts.values() if count is not None}
+    several = numbers - {1}
+    if len(several) > 1:
+        each = ", ".join(f"{count} at {name}" for name, count in counts.items() if count)
         raise ValueError(
-            f"baseline: the leaves have {sorted(counts)} references; expected one number."
+            f"baseline: the leaves have {sorted(several)} references; expected one number: {each}."
         )
-    (many,) = counts or {None}
-    if many == 0:
-        raise ValueError("baseline: there are 0 references along the leading axis.")
-    lead = () if many is None else (many,)
-    shaped = [
-        jnp.broadcast_to(x0 if x0.ndim > x.ndim else jnp.broadcast_to(x0, x.shape), lead + x.shape)
-        for x, x0 in zip(call.leaves, read, strict=True)
-    ]
-    return Baseline([x0.astype(x.dtype) for x, x0 in zip(call.leaves, shaped, strict=True)], many)
+    return max(numbers, default=None)
 
 
-def _read(x: jax.Array, leaf: Any) -> jax.Array:
-    try:
-        x0 = jnp.asarray(leaf)
-    except TypeError:
-        raise TypeError(f"baseline: {leaf!r} is no array of numbers.") from None
-    if jnp.issubdtype(x0.dtype, jnp.complexfloating) or not jnp.issubdtype(x0.dtype, jnp.number):
-        raise TypeError(f"baseline: dtype {x0.dtype}; expected real numbers.")
-    fits = x0.shape[1:] == x.shape if x0.ndim > x.ndim else _broadcasts(x0.shape, x.shape)
-    if not fits:
+def _check_sides(row: Beside, count: int | None, many: int) -> None:
+    """Refuses one for each example beside as many references: either may be meant."""
+    shape = row.given.shape
+    if count is None and many > 1 and len(shape) == row.x.ndim and shape[:1] == (many,):
         raise ValueError(
-            f"baseline: shape {x0.shape} does not fit an explained array of shape {x.shape}; "
-            f"expected {x.shape}, something that broadcasts to it, or (references, *{x.shape})."
+            f"{row.name}: shape {shape} is one reference for each of {many} examples, or {many} "
+            "references as the other leaves have. Say which: x0[None] for one for each example, "
+            "x0[:, None] for references."
         )
-    return x0
-
-
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    pairs = zip(shape[::-1], to[::-1], strict=False)
-    return len(shape) <= len(to) and all(n in (1, size) for n, size in pairs)

@@ -1,6 +1,6 @@
-"""The multipliers m = R / x that a relevance function carries with it.
+"""The multipliers m = R / x, or R / (x - x0), that a relevance function carries with it.
 
-They cannot be had from R where x is 0, so :func:`jaxrel.relevance` attaches them to what it
+They cannot be had from R where that is 0, so :func:`jaxrel.relevance` attaches them to what it
 returns, as the attribute ``multipliers``. ``functools.wraps``, and with it ``jax.jit`` and
 ``jax.vmap``, copy attributes to what they wrap. A jitted relevance has the same multipliers, a
 vmapped one has not: so an attachment remembers whose it is.
@@ -23,11 +23,13 @@ class Multipliers:
       fun: a function of the arguments of ``of``, which returns m of the explained ones.
       of: the relevance function.
       argnums: which arguments are explained.
+      compared: whether relevance is against a baseline: (x - x0) times what this returns.
     """
 
     fun: Callable[..., Any]
     of: Callable[..., Any]
     argnums: int | Sequence[int]
+    compared: bool = False
 
     @property
     def __name__(self) -> str:
@@ -52,6 +54,8 @@ def with_multipliers(
     relevance_fn: Callable[..., Any],
     multipliers: Callable[..., Any],
     argnums: int | Sequence[int] = 0,
+    *,
+    compared: bool = False,
 ) -> RelevanceFunction:
     """Attaches multipliers to a relevance function.
 
@@ -59,11 +63,13 @@ def with_multipliers(
       relevance_fn: a function, which gets an attribute.
       multipliers: of the same arguments; returns R / x of the explained ones.
       argnums: which are explained.
+      compared: whether it compares to a baseline of its own, R = (x - x0) m; its multipliers have
+        no integral then.
 
     Returns:
       ``relevance_fn``.
     """
-    vars(relevance_fn)["multipliers"] = Multipliers(multipliers, relevance_fn, argnums)
+    vars(relevance_fn)["multipliers"] = Multipliers(multipliers, relevance_fn, argnums, compared)
     return cast(RelevanceFunction, relevance_fn)
 
 

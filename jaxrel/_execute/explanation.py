@@ -14,6 +14,7 @@ from .._call.baseline import Baseline, read_baseline
 from .._call.layers import leaf_paths, named_modules, reachable
 from .._plan import Plan, build_plan
 from .._plan.steps import INPUT
+from ..errors import RuleError
 from ..rules.numerics import difference
 from ..rulesets.assign import Assignment, assign
 from ..rulesets.presets import preset
@@ -94,8 +95,34 @@ class Explanation:
             found[k] = found[k] + units[number] if number in units else found[k]
         return found
 
-    def vjp(self, twins: list[Any] | None, blamed: Constants) -> tuple[Any, Pullback, Any]:
-        """``jax.vjp`` of the value, whose pullback gives relevances of leaves and constants."""
+    def check_multiples(self) -> None:
+        """Checks that relevance is a multiple of x, or of its difference from the baseline.
+
+        Raises:
+          RuleError: some of it is not.
+        """
+        if self.companions:
+            raise RuleError(
+                "multipliers: a rule such as Flat, WSquare or ZBox gives relevance to inputs that "
+                "are worth 0, so it is no multiple of x. Choose another rule for the first layer: "
+                "rules | {First(): ...}."
+            )
+        if self.baseline is not None and carries_parts(self.chosen):
+            raise RuleError(
+                "multipliers: RevealCancel has two, for what increased and for what decreased, so "
+                "relevance is no multiple of x - x0. Take deeplift_rescale."
+            )
+
+    def vjp(
+        self, twins: list[Any] | None, blamed: Constants, multiples: bool = False
+    ) -> tuple[Any, Pullback, Any]:
+        """``jax.vjp`` of the value, whose pullback gives relevances of leaves and constants.
+
+        Args:
+          twins: the leaves at the baseline; None: 0.
+          blamed: the constants.
+          multiples: whether it gives the leaves' multipliers instead.
+        """
         if twins is not None and carries_parts(self.chosen):
             first, apart, rest = vjp_apart(self.plan, self.chosen, self.call.leaves, twins)
             return first, lambda m: (apart(m), {}), rest
@@ -109,7 +136,8 @@ class Explanation:
 
         def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
             multipliers, units, constants = pullback(m)
-            return self.combine(multipliers, units, twins), constants
+            found = multipliers if multiples else self.combine(multipliers, units, twins)
+            return found, constants
 
         return first, relevances, rest
 

@@ -362,7 +362,7 @@ WRONG = [
     (lambda: smooth(GRADIENT, KEY, 0.1, 0), ValueError, "n must be at least 1, got 0"),
     (lambda: smooth(GRADIENT, KEY, 0.1, chunk=-1), ValueError, "chunk must be at least 1, got -1"),
     (lambda: smooth(GRADIENT, KEY, jnp.ones(3)), ValueError, r"sigma.*does not broadcast"),
-    (lambda: smooth(GRADIENT, KEY, [0.1, 0.2]), TypeError, "sigma: must have the tree"),
+    (lambda: smooth(GRADIENT, KEY, [0.1, 0.2]), TypeError, "sigma: expected a tree like"),
     (lambda: smooth(GRADIENT, KEY, "wide"), TypeError, "sigma: expected an array, got str"),
     (lambda: smooth(GRADIENT, KEY, 1j), TypeError, "sigma: has dtype complex128"),
     (lambda: smooth(jnp.sign, KEY, 0.1, argnums=1), ValueError, "argnums: 1 is out of range"),
