@@ -229,9 +229,8 @@ def repeat(n: Nonlinearity, x: Array, m: Array) -> Array:
 
 
 def guided_relu(n: Nonlinearity, x: Array, m: Array) -> Array:
-    """On multipliers: only where the input was positive and only what is positive passes."""
-    del n
-    return np.where((x > 0) & (m > 0), m, 0.0)
+    """On multipliers: of what the chain rule gives, only what is positive passes."""
+    return np.maximum(n.derivative(x) * m, 0.0)
 
 
 def derivative(n: Nonlinearity, x: Array, m: Array) -> Array:

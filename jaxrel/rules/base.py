@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from .numerics import difference, finite
+from .numerics import NO_POLE, check_number, difference, finite, register
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +264,12 @@ class Rule:
         del homogeneous, variant
         return False
 
+    def __post_init__(self):
+        """Checks what hyper-parameters there are that are Python numbers."""
+        for name in ("eps", "blip"):
+            if hasattr(self, name):
+                check_number(self, name, 0, NO_POLE)
+
     def to_bias(self, view: View, m: Any) -> jax.Array:
         """Relevance that goes to the step's additive constants, in the output's shape or in all.
 
@@ -302,7 +308,8 @@ def rule(*kinds: str) -> Callable[[type[T]], type[T]]:
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]
         static = [f.name for f in fields if _is_static(f.type)]
         leaves = [f.name for f in fields if f.name not in static]
-        return jax.tree_util.register_dataclass(cls, leaves, static)
+        register(cls, leaves, static)
+        return cls
 
     return decorate
 

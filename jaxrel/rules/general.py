@@ -35,7 +35,7 @@ from jax import lax
 
 from .base import Rule, System, View, rule, total
 from .completion import completed, wide
-from .numerics import finite
+from .numerics import check_number, finite
 
 
 @rule()
@@ -51,6 +51,10 @@ class PathIntegral(Rule):
     """
 
     order: int = 16
+
+    def __post_init__(self):
+        """Checks that there are points."""
+        check_number(self, "order", 1, "it is how many points the quadrature has")
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""

@@ -20,7 +20,7 @@ from jax import lax
 
 from .base import Rule, View, rule
 from .completion import completed
-from .numerics import divide, homogeneous_secant, secant
+from .numerics import check_number, divide, homogeneous_secant, secant
 
 
 class MaximumRule(Rule):
@@ -133,6 +133,10 @@ class SoftmaxLimit(MaximumRule):
     """
 
     beta: float | jax.Array = float("inf")
+
+    def __post_init__(self):
+        """Checks the sign of beta."""
+        check_number(self, "beta", 0, "below 0 the soft maximum is a minimum")
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """See :class:`MaximumRule`."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .base import Rule, View, rule
-from .numerics import homogeneous_secant, secant
+from .numerics import check_number, homogeneous_secant, secant
 
 
 @rule("nonlinearity")
@@ -124,22 +124,39 @@ class Ignore(Rule):
 class Repeat(Rule):
     """m_x = f(m): the nonlinearity once more, on the way back.
 
-    The deconvolution method (Zeiler and Fergus 2014); the only rule not linear in m.
+    The deconvolution method (Zeiler and Fergus 2014); the only rule not linear in m. The paper has
+    nothing but relu in mind.
+
+    Attributes:
+      homogeneous: True repeats f only where f(c x) = c f(x) for every c > 0 (relu, leaky relu), and
+        is the gradient of any other.
     """
+
+    homogeneous: bool = False
+
+    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
+        """Where it is not to be repeated."""
+        return self.homogeneous and not homogeneous
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
+        if self.is_gradient(view.homogeneous, view.variant):
+            return view.vjp(m)
         return view.function(m.astype(view.inputs[0].dtype))
 
 
 @rule("nonlinearity")
 class GuidedRelu(Rule):
-    """m_x = [x > 0] max(m, 0): guided backpropagation (Springenberg et al. 2015)."""
+    """m_x = max(f'(x) m, 0): guided backpropagation (Springenberg et al. 2015).
+
+    For relu that is [x > 0] max(m, 0), in whatever way it is written; through a sigmoid it is
+    p (1 - p) times what comes to it.
+    """
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
-        (x,) = view.inputs
-        return jnp.where(x > 0, jnp.maximum(m, 0), 0).astype(x.dtype)
+        (sent,) = view.vjp(m)
+        return jnp.maximum(sent, 0)
 
 
 @rule("nonlinearity")
@@ -151,6 +168,10 @@ class BetaSmooth(Rule):
     """
 
     beta: float | jax.Array = 10.0
+
+    def __post_init__(self):
+        """Checks the sign of beta."""
+        check_number(self, "beta", 0, "below 0 it passes what relu stops")
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""

@@ -7,12 +7,18 @@ here.
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """X in float32 at least, the type to add up in; what is no float is left alone."""
+    narrow = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
+    return x.astype(jnp.float32) if narrow else x
 
 
 def sign(z: jax.Array) -> jax.Array:
@@ -22,7 +28,43 @@ def sign(z: jax.Array) -> jax.Array:
     return jnp.where(z < 0, -1, 1).astype(z.dtype)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["eps"], meta_fields=["mode"])
+def register(cls: type, leaves: Sequence[str], static: Sequence[str]) -> None:
+    """Makes a frozen dataclass a pytree; unchecked, since jax unflattens with placeholders."""
+
+    def flatten(node: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(node, f) for f in leaves), tuple(getattr(node, f) for f in static)
+
+    def flatten_with_keys(node: Any):
+        children, structure = flatten(node)
+        keys = map(jax.tree_util.GetAttrKey, leaves)
+        return tuple(zip(keys, children, strict=True)), structure
+
+    def unflatten(structure: tuple[Any, ...], children: Sequence[Any]) -> Any:
+        node = object.__new__(cls)
+        for name, value in zip((*leaves, *static), (*children, *structure), strict=True):
+            object.__setattr__(node, name, value)
+        return node
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+
+def check_number(rule: Any, name: str, low: float, why: str) -> None:
+    """Refuses a Python number below ``low``; what is traced, or an array, passes.
+
+    Args:
+      rule: what has the number as an attribute of this name; its class is named.
+      name: of the attribute.
+      low: the least that is allowed.
+      why: what it is for, and what holds from there on.
+
+    Raises:
+      ValueError: it is smaller.
+    """
+    value = getattr(rule, name)
+    if isinstance(value, int | float) and not value >= low:
+        raise ValueError(f"{type(rule).__name__}: {name} >= {low:g} is needed, got {value}: {why}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Stabilizer:
     """S(z): z moved away from 0, so that something can be divided by it.
@@ -35,14 +77,16 @@ class Stabilizer:
         z + eps sgn+(z) sqrt(mean z^2), the mean over all dimensions but the first.
 
     Raises:
-      ValueError: there is no such mode.
+      ValueError: there is no such mode; or eps is a negative number, with which a denominator could
+        become 0.
     """
 
     eps: float | jax.Array = 1e-6
     mode: str = "add"
 
     def __post_init__(self):
-        """Checks the mode."""
+        """Checks the mode, and the sign of eps."""
+        check_number(self, "eps", 0, NO_POLE)
         if self.mode not in ("add", "clip", "rms"):
             raise ValueError(f"Stabilizer: mode is add, clip or rms, not {self.mode!r}.")
 
@@ -56,6 +100,10 @@ class Stabilizer:
             eps = eps * jnp.sqrt(jnp.mean(z * z, axes, keepdims=True))
         return z + eps * sign(z)
 
+
+register(Stabilizer, ["eps"], ["mode"])
+
+NO_POLE = "a stabiliser moves a denominator away from 0"
 
 Eps = float | jax.Array | Stabilizer
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from .base import Affine, Rule, View, rule
 from .matmul import bias_of, shares, without_bias
-from .numerics import Eps
+from .numerics import Eps, check_number
 
 
 @rule("matmul")
@@ -106,12 +106,26 @@ class AlphaBeta(Rule):
       alpha, beta: alpha - beta = 1 conserves.
       eps: the stabiliser.
       bias: False leaves b out of the denominators.
+
+    Raises:
+      ValueError: alpha and beta are numbers, and do not conserve; or negative.
     """
 
     alpha: float | jax.Array = 2.0
     beta: float | jax.Array = 1.0
     eps: Eps = 1e-6
     bias: bool = True
+
+    def __post_init__(self):
+        """Checks that numbers conserve."""
+        super().__post_init__()
+        check_number(self, "beta", 0, "negative contributions get -beta")
+        numbers = [v for v in (self.alpha, self.beta) if isinstance(v, int | float)]
+        if len(numbers) == 2 and abs(numbers[0] - numbers[1] - 1) > 1e-6:
+            raise ValueError(
+                f"AlphaBeta: alpha - beta = 1 conserves relevance, as alpha=2, beta=1 does; got "
+                f"alpha={self.alpha}, beta={self.beta}."
+            )
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""

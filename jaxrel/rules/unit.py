@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from .base import Rule, Unit, View, rule
 from .matmul import bias_of, shares
-from .numerics import Eps
+from .numerics import Eps, check_number
 
 
 @rule("matmul")
@@ -83,6 +83,9 @@ class ZBox(Rule):
       low, high: the box, in units of the layer's input (after any normalisation); numbers, or
         arrays that broadcast to it.
       eps: the stabiliser.
+
+    Raises:
+      ValueError: low and high are numbers, and low > high.
     """
 
     low: float | jax.Array
@@ -90,6 +93,12 @@ class ZBox(Rule):
     eps: Eps = 1e-6
     emits_unit = True
     baseline = frozenset({False})
+
+    def __post_init__(self):
+        """Checks that there is a box."""
+        super().__post_init__()
+        if isinstance(self.low, int | float):
+            check_number(self, "high", self.low, "the box is low <= x <= high")
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""

@@ -64,8 +64,12 @@ def gradient() -> RuleSet:
 
 
 def deconvnet() -> RuleSet:
-    """The deconvolution method (Zeiler and Fergus 2014): nonlinearities are repeated backwards."""
-    return dataclasses.replace(gradient(), nonlinearity=Repeat())
+    """The deconvolution method (Zeiler and Fergus 2014): relus are repeated backwards.
+
+    Leaky ones and other positively homogeneous functions too; any other nonlinearity, of which the
+    paper knows none, by the gradient.
+    """
+    return dataclasses.replace(gradient(), nonlinearity=Repeat(homogeneous=True))
 
 
 def guided_backprop() -> RuleSet:

@@ -160,22 +160,37 @@ def relevance_loss(
             )
             (found,) = pullback(jnp.ones_like(value))
 
+        known = jnp.ones(len(x)) if known is None else known
+        found = _without_unknown(found, known)
         penalties = penalty(found, mask)
         _check_examples("penalty", penalties, x)
         tasks = task(logits, labels)
         _check_examples("task", tasks, x)
-        known_ = jnp.ones_like(penalties) if known is None else known
-        metrics = {"task": tasks.mean(), "penalty": (known_ * penalties).mean()}
+        metrics = {"task": tasks.mean(), "penalty": _mean_of_known(penalties, known)}
         total = metrics["task"] + weight * metrics["penalty"]
         if corrects:
-            left = jax.nn.softplus(-(value - outside_sum(found, mask)))
-            metrics["counterfactual"] = (known_ * left).mean()
+            left = _without_unknown(value, known) - outside_sum(found, mask)
+            metrics["counterfactual"] = _mean_of_known(jax.nn.softplus(-left), known)
             total += counterfactual * metrics["counterfactual"]
         metrics["in_mask"] = in_mask_share(jax.lax.stop_gradient(found), mask).mean()
         metrics["loss"] = total
         return total, Outcome(metrics, logits, value, found, aux)
 
     return loss
+
+
+def _mean_of_known(of_examples: jax.Array, known: jax.Array) -> jax.Array:
+    """The mean over all examples of what counts this much; what does not count may be anything."""
+    return jnp.where(known == 0, 0, known * of_examples).mean()
+
+
+def _without_unknown(values: jax.Array, known: jax.Array) -> jax.Array:
+    """Values (N, ...), where what does not count and is not finite is 0.
+
+    So it does not get into derivatives either, where 0 * nan is nan.
+    """
+    counts = (known != 0).reshape(-1, *(1 for _ in values.shape[1:]))
+    return jnp.where(counts | jnp.isfinite(values), values, 0)
 
 
 def _check_examples(name: str, value: jax.Array, x: jax.Array) -> None:

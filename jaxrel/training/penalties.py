@@ -19,7 +19,9 @@ value is taken of them. :func:`~jaxrel.training.relevance_loss` averages over th
 | ``isnet`` | the sum of the last two | |
 
 Those with a denominator do not change when R is scaled, so that a network cannot satisfy them by
-smaller logits; the others can be satisfied that way, and compete with the task loss. The sums
+smaller logits; the others can be satisfied that way, and compete with the task loss. An example
+without any relevance has no share outside. All is computed, and returned, in float32 at least:
+sums over a picture leave the range of 16 bits. The sums
 without an absolute value let positive and negative background relevance cancel. Without a
 reference that is a way out; against a reference that differs by the background alone it is the
 point: the sum is then the change of the output (see :mod:`jaxrel.training`).
@@ -32,7 +34,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_TINY = 1e-12  # keeps an example without any relevance finite
+from ..rules.numerics import divide, wide
 
 
 def outside_share(relevance: jax.Array, mask: Any) -> jax.Array:
@@ -47,8 +49,9 @@ def outside_share(relevance: jax.Array, mask: Any) -> jax.Array:
       >>> outside_share(jnp.array([[3.0, -1.0]]), jnp.array([[1.0, 0.0]]))
       Array([0.25], dtype=float32)
     """
-    outside, total = _outside(relevance, mask), _sum(jnp.abs(relevance))
-    return _sum(jnp.abs(outside)) / (total + _TINY)
+    relevance = _relative(relevance)
+    outside = _outside(relevance, mask)
+    return divide(_sum(jnp.abs(outside)), _sum(jnp.abs(relevance)))
 
 
 def in_mask_share(relevance: jax.Array, mask: Any) -> jax.Array:
@@ -66,8 +69,9 @@ def energy(relevance: jax.Array, mask: Any) -> jax.Array:
     Args:
       relevance, mask: as for :func:`outside_share`.
     """
+    relevance = _relative(relevance)
     outside = _outside(relevance, mask)
-    return _sum(outside**2) / (_sum(relevance**2) + _TINY)
+    return divide(_sum(outside**2), _sum(relevance**2))
 
 
 def outside_absolute(relevance: jax.Array, mask: Any) -> jax.Array:
@@ -138,11 +142,11 @@ def ranked_background(
       decay: 1 averages, 0 takes the maximum.
       scale: the p, in means of the foreground, that is squashed to one half.
     """
-    mask = _checked(relevance, mask)
-    strength = jnp.abs(relevance)
-    mean = _sum(strength * mask) / (_sum(mask) + _TINY)
-    flat = (strength * (1 - mask)).reshape(len(relevance), -1)
-    ranked = -jnp.sort(-flat, axis=1) / (mean + _TINY)[:, None]
+    strength = jnp.abs(_relative(relevance))
+    mask = _checked(strength, mask)
+    mean = divide(_sum(strength * mask), _sum(mask))
+    flat = (strength * (1 - mask)).reshape(len(strength), -1)
+    ranked = -jnp.sort(-flat, axis=1) / (mean + _FAINT)[:, None]
     weights = jnp.asarray(decay, ranked.dtype) ** jnp.arange(ranked.shape[1], dtype=ranked.dtype)
     pooled = ranked @ (weights / weights.sum())
     return jnp.log1p(pooled / scale)  # = - log(1 - p / (p + scale))
@@ -160,6 +164,7 @@ def in_range_foreground(
       relevance, mask: as for :func:`outside_share`.
       low, high: the range, in units of the explained value.
     """
+    relevance = wide(relevance)
     amount = _sum(jnp.abs(relevance * _checked(relevance, mask)))
     return (jax.nn.relu(low - amount) / low) ** 2 + (jax.nn.relu(amount - high) / high) ** 2
 
@@ -178,7 +183,25 @@ def outside_sum(relevance: jax.Array, mask: Any) -> jax.Array:
     return _sum(_outside(relevance, mask))
 
 
+_FAINT = 1e-12
+"""A foreground without relevance has this much of the largest, so that the background's ratio to it
+is finite."""
+
+
+def _relative(relevance: jax.Array) -> jax.Array:
+    """Relevance over the largest magnitude of its example; 0 stays 0.
+
+    The magnitude is a constant to derivatives: what is made of the result does not depend on it.
+    """
+    relevance = wide(relevance)
+    magnitude = jnp.abs(jax.lax.stop_gradient(relevance))
+    return divide(
+        relevance, magnitude.max(tuple(range(1, relevance.ndim)), keepdims=True, initial=0)
+    )
+
+
 def _outside(relevance: jax.Array, mask: Any) -> jax.Array:
+    relevance = wide(relevance)
     return relevance * (1 - _checked(relevance, mask))
 
 

@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..rules.numerics import wide
+
 
 def blank(x: jax.Array, value: float | jax.Array = 0.0) -> jax.Array:
     """One value everywhere.
@@ -43,17 +45,19 @@ def blur(x: jax.Array, sigma: float = 2.0) -> jax.Array:
     _check_pictures("x", x)
     if sigma <= 0:
         raise ValueError(f"sigma: expected a positive number of pixels, got {sigma}.")
-    return jnp.einsum("ih,jw,nhwc->nijc", *(_gaussian(x, n, sigma) for n in x.shape[1:3]), x)
+    seen = wide(x)
+    rows, columns = (_gaussian(size, sigma).astype(seen.dtype) for size in x.shape[1:3])
+    return jnp.einsum("ih,jw,nhwc->nijc", rows, columns, seen).astype(x.dtype)
 
 
-def _gaussian(x: jax.Array, size: int, sigma: float) -> jax.Array:
+def _gaussian(size: int, sigma: float) -> jax.Array:
     """The matrix that blurs an axis of this size."""
-    pixels = jnp.arange(size, dtype=x.dtype)
-    reach = jnp.arange(-round(4 * sigma), round(4 * sigma) + 1, dtype=x.dtype)
+    pixels = jnp.arange(size)
+    reach = jnp.arange(-round(4 * sigma), round(4 * sigma) + 1)
     weights = jnp.exp(-((reach / sigma) ** 2) / 2)
-    sources = jnp.clip(pixels[:, None] + reach, 0, size - 1)
-    hits = sources[:, :, None] == pixels
-    return jnp.einsum("r,irh->ih", weights / weights.sum(), hits.astype(x.dtype))
+    sources = jnp.clip(pixels[:, None] + reach[None], 0, size - 1)
+    hits = sources[:, :, None] == pixels[None, None]
+    return jnp.einsum("r,irh->ih", weights / weights.sum(), hits.astype(weights.dtype))
 
 
 def noise(key: jax.Array, x: jax.Array, scale: float = 0.1) -> jax.Array:
@@ -104,6 +108,7 @@ def fill_background(x: jax.Array, mask: jax.Array, how: str = "mirror") -> jax.A
       ValueError: shapes that do not fit; ``how`` is something else.
     """
     _check_mask(x, mask)
+    dtype, x, mask = x.dtype, wide(x), wide(mask)
     background = 1 - mask
     known = x * background
     average = known.sum((1, 2), keepdims=True) / (background.sum((1, 2), keepdims=True) + 1e-6)
@@ -113,7 +118,7 @@ def fill_background(x: jax.Array, mask: jax.Array, how: str = "mirror") -> jax.A
         missing = 1 - background
         known = known + missing * jnp.flip(x * (1 - mask), axes)
         background = background + missing * jnp.flip(1 - mask, axes)
-    return known + (1 - background) * average
+    return (known + (1 - background) * average).astype(dtype)
 
 
 _FILLS: dict[str, tuple[tuple[int, ...], ...]] = {"mean": (), "mirror": ((2,), (1,), (1, 2))}
