@@ -82,26 +82,25 @@ def is_unspecified(sharding: Any) -> bool:
 def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """Executes one equation on other operands, in its own context, and returns all results."""
     primitive = eqn.primitive
-    if primitive.name == "pvary" and _varies(operands[0], eqn.params["axes"]):
+    if primitive.name == "pvary" and _varying(operands[0]).issuperset(eqn.params["axes"]):
         return list(operands)
     with eqn.ctx.manager:
         out = primitive.bind(*operands, **primitive.get_bind_params(eqn.params))
     return list(out) if primitive.multiple_results else [out]
 
 
-def _varies(x: Any, axes: Sequence[str]) -> bool:
-    """Tells whether a value within ``shard_map`` varies over mesh axes already."""
-    return set(axes) <= _varying(x)
+def _varying(x: Any) -> frozenset[str]:
+    """The mesh axes over which a value within ``shard_map`` varies."""
+    return frozenset(getattr(getattr(jax.typeof(x), "mat", None), "varying", ()))
 
 
-def _varying(x: Any) -> set[str]:
-    return set(getattr(getattr(jax.typeof(x), "mat", None), "varying", ()))
+def vary_like(x: Any, *others: Any) -> Any:
+    """Returns ``x`` as a value that varies over all mesh axes that any of ``others`` varies over.
 
-
-def vary_like(x: jax.Array, other: jax.Array) -> jax.Array:
-    """Returns ``x`` as a value that varies over the mesh axes that ``other`` varies over."""
-    axes = tuple(sorted(_varying(other) - _varying(x)))
-    return jax.lax.pcast(x, axes, to="varying") if axes else x
+    What is sent back to it is summed over them.
+    """
+    axes = frozenset[str]().union(*map(_varying, others)) - _varying(x)
+    return jax.lax.pcast(x, tuple(sorted(axes)), to="varying") if axes else x
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from ._call.arguments import Arguments
 from ._call.averages import count
 from ._call.multipliers import RelevanceFunction, with_multipliers
-from ._execute.blame import by_layer, constants, total
+from ._execute.blame import by_layer, total
+from ._execute.constants import constants
 from ._execute.evaluate import evaluate
 from ._execute.explanation import explain, trace
 from ._plan.steps import Step

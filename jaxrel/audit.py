@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,13 +25,14 @@ import numpy as np
 from ._call.arguments import Arguments
 from ._call.averages import count
 from ._execute.apart import carries_parts
+from ._execute.books import Books, Row, rows, zeros
+from ._execute.constants import Constant, constants
 from ._execute.evaluate import evaluate
 from ._execute.explanation import Explanation, explain
-from ._execute.taps import Tapped, zeros
-from ._plan.steps import Plan, Step
+from ._execute.taps import Key, Probes, wide
+from ._plan.steps import Step
 from .api import Rules, default_rules
 from .errors import RuleError
-from .rulesets.assign import Assignment
 from .rulesets.presets import preset
 from .rulesets.ruleset import RuleSet, describe
 
@@ -181,8 +182,10 @@ def audit(
                 "audit: RevealCancel carries two parts of every difference; there are no books of "
                 "those. Audit deeplift_rescale."
             )
-        labels = tuple(_labels(made.plan, made.chosen, rule_set))
-        books = functools.partial(_books, made)
+        blamed = constants(made.plan, made.chosen, 1) if baseline is None else {}
+        account = rows(made.plan, made.chosen, blamed)
+        labels = tuple(_label(row, blamed, rule_set) for row in account)
+        books = functools.partial(_books, made, blamed, account)
         references = made.baseline
         found = books(None) if references is None else references.mean(books, chunk)
         value, explained, amounts = found
@@ -191,41 +194,48 @@ def audit(
     return audited
 
 
-def _books(made: Explanation, twins: list[Any] | None):
-    """Value, explained relevance, and the amounts of every step."""
-    probes = zeros(made.plan, made.chosen)
+def _books(
+    made: Explanation,
+    blamed: Mapping[Key, Constant],
+    account: Sequence[Row],
+    twins: list[Any] | None,
+):
+    """Value, explained relevance, and the amounts of every row."""
+    probes = zeros(made.plan, made.chosen, blamed)
 
     def run(leaves: list[Any], companions: Any, probes: Any) -> Any:
-        return made.value(leaves, companions, twins, Tapped(probes))[0]
+        return made.value(leaves, companions, twins, Books(probes, blamed))[0]
 
     value, pullback = jax.vjp(run, made.call.leaves, made.companions, probes)
-    m, units, amounts = pullback(jnp.ones_like(value))
-    explained = sum(jnp.sum(r) for r in made.combine(m, units, twins))
+    m, units, read = pullback(jnp.ones_like(value))
+    found = made.combine(m, units, twins)
+    explained = sum((jnp.sum(r, dtype=wide(r.dtype)) for r in found), jnp.zeros(()))
     if twins is not None:
         value = value - evaluate(made.plan, {}, twins)[0]
-    rows = tuple(amounts[key] for key in _order(made.plan, made.chosen))
-    return jnp.sum(value), jnp.asarray(explained), rows
+    amounts = tuple(_amounts(row, blamed, read) for row in account)
+    return jnp.sum(value, dtype=wide(value.dtype)), explained, amounts
 
 
-def _steps(plan: Plan, chosen: Assignment):
-    for step in plan.steps:
-        if id(step) in chosen:
-            yield step
-        else:
-            for body in step.bodies:
-                yield from _steps(body, chosen)
+def _amounts(row: Row, blamed: Mapping[Key, Constant], read: Probes) -> jax.Array:
+    """Relevance in, out, and to biases, one row for each iteration of the loops around."""
+
+    def whole(key: Key) -> jax.Array:
+        return jnp.sum(read[key], tuple(range(len(blamed[key].loops), read[key].ndim)))
+
+    bias = sum(map(whole, row.constants), jnp.zeros(()))
+    arrived, handed_on = (
+        (bias, 0 * bias) if row.flow is None else jnp.moveaxis(read[row.flow], -1, 0)
+    )
+    return jnp.stack(jnp.broadcast_arrays(arrived, handed_on, bias), -1)
 
 
-def _order(plan: Plan, chosen: Assignment) -> list[int]:
-    return [id(step) for step in _steps(plan, chosen)]
-
-
-def _labels(plan: Plan, chosen: Assignment, rules: RuleSet):
-    for step in _steps(plan, chosen):
-        rule, _ = rules.choose(step)
-        yield Label(
-            step.location, step.kind, step.operation, describe(rule), _stabilized(rule, step)
-        )
+def _label(row: Row, blamed: Mapping[Key, Constant], rules: RuleSet) -> Label:
+    if row.step is None:
+        constant = blamed[row.constants[0]]
+        return Label(constant.path, "constant", constant.operation, "", False)
+    rule, _ = rules.choose(row.step)
+    step, stabilized = row.step, _stabilized(rule, row.step)
+    return Label(step.location, step.kind, step.operation, describe(rule), stabilized)
 
 
 def _stabilized(rule: Any, step: Step) -> bool:

@@ -55,7 +55,7 @@ from ..rulesets.assign import Assignment, is_plain
 from .control import CONTROL_FLOW
 from .evaluate import run_step, stopped
 from .step import hyperparameters, run_nodes, scope, view_of
-from .taps import NO_TAPS
+from .taps import NO_TAPS, Probes
 from .units import meet
 
 
@@ -137,8 +137,14 @@ class _Bodies:
     def __init__(self, chosen: Assignment):
         self.chosen = chosen
 
-    def __call__(self, plan: Plan, arguments: Sequence[Any], twins: Twins, index: Any = None):
-        del index
+    def probes(self, step: Step) -> Probes:
+        del step
+        return {}
+
+    def __call__(
+        self, plan: Plan, arguments: Sequence[Any], twins: Twins, probes: Probes | None = None
+    ):
+        del probes
         out, made = _evaluate(plan, self.chosen, arguments, twins)
         return out, [twin or _still(z) for z, twin in zip(out, made, strict=True)]
 

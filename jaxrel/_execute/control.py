@@ -22,6 +22,7 @@ from .._plan.varying import cond_varying, scan_varying, varying
 from ..rules.numerics import difference
 from ..rulesets.assign import Assignment, is_plain
 from .switches import settle
+from .taps import Probes
 
 Both = tuple[Sequence[Any], Sequence[Any]]
 """Results and their twins at the baseline, None for those that are the same there."""
@@ -36,10 +37,18 @@ class RunBody(Protocol):
 
     tapped: bool
 
+    def probes(self, step: Step) -> Probes:
+        """Those of what is inside ``step``; a loop's with one row for each iteration."""
+        ...
+
     def __call__(
-        self, plan: Plan, arguments: Sequence[Any], twins: Sequence[Any], index: Any = None
+        self,
+        plan: Plan,
+        arguments: Sequence[Any],
+        twins: Sequence[Any],
+        probes: Probes | None = None,
     ) -> Both:
-        """Runs ``plan``; ``index`` counts the iterations of a loop, for audits."""
+        """Runs ``plan``; ``probes`` are those of this iteration of a loop, or of this shard."""
         ...
 
 
@@ -97,11 +106,10 @@ def _scan(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) ->
         return carry, (out[carries:], _chosen(made[carries:], stacked))
 
     start = list(values[constants:ends]), _chosen(_fill(values, twins)[constants:ends], carried)
-    count = jnp.arange(params["length"]) if run_body.tapped else None
     carry, ys = lax.scan(
         body,
         jax.tree.map(jnp.asarray, start),
-        (values[ends:], _chosen(twins[ends:], over), count),
+        (values[ends:], _chosen(twins[ends:], over), run_body.probes(step)),
         length=params["length"],
         reverse=params["reverse"],
         unroll=params["unroll"],
@@ -180,16 +188,17 @@ def _made(step: Step, twins: Sequence[Any]) -> list[bool]:
 
 def _shard_map(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
     given, made = _flags(twins), _made(step, twins)
-    count = len(values)
+    probes = run_body.probes(step)
 
-    def body(*args: Any) -> tuple[Any, ...]:
-        out, all_made = run_body(step.bodies[0], args[:count], _spread(args[count:], given))
+    def body(values: list[Any], twins: list[Any], probes: Probes) -> tuple[Any, ...]:
+        out, all_made = run_body(step.bodies[0], values, _spread(twins, given), probes)
         return (*out, *_chosen(_fill(out, all_made), made))
 
     params = dict(step.nodes[0].eqn.params)
-    for name, flags in (("in_specs", given), ("out_specs", made)):
-        params[name] = (*params[name], *_chosen(params[name], flags))
-    out = _compat.shard_map(body, params)(*values, *_chosen(twins, given))
+    specs = list(params["in_specs"])
+    params["in_specs"] = specs, _chosen(specs, given), jax.sharding.PartitionSpec()
+    params["out_specs"] = (*params["out_specs"], *_chosen(params["out_specs"], made))
+    out = _compat.shard_map(body, params)(list(values), _chosen(twins, given), probes)
     return out[: len(made)], _spread(out[len(made) :], made)
 
 

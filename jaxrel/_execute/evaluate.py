@@ -25,7 +25,7 @@ from ..rulesets.assign import Assignment, is_plain
 from .control import CONTROL_FLOW
 from .step import apply_rule, run_nodes, scope
 from .switches import settle_constants
-from .taps import NO_TAPS, Taps
+from .taps import NO_TAPS, Probes, Taps, within
 from .units import companioned, hand_on, hands_on, meet
 
 Twins = Sequence[Any]
@@ -102,10 +102,13 @@ class _Bodies:
     def __init__(self, chosen: Assignment, taps: Taps):
         self.chosen, self.taps, self.tapped = chosen, taps, bool(taps.probes)
 
+    def probes(self, step: Step) -> Probes:
+        return within(step, self.taps.probes)
+
     def __call__(
-        self, plan: Plan, arguments: Sequence[Any], twins: Twins, index: Any = None
+        self, plan: Plan, arguments: Sequence[Any], twins: Twins, probes: Probes | None = None
     ) -> tuple[list[Any], list[Any]]:
-        taps = self.taps if index is None else self.taps.at(index)
+        taps = self.taps if probes is None else self.taps.having(probes)
         compared = None if all(twin is None for twin in twins) else twins
         return evaluate_both(plan, self.chosen, arguments, taps=taps, twins=compared)
 

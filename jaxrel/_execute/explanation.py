@@ -20,9 +20,10 @@ from ..rulesets.assign import Assignment, assign
 from ..rulesets.presets import preset
 from ..rulesets.ruleset import RuleSet
 from .apart import carries_parts, vjp_apart
-from .blame import Blamed, Constant, Key, zero_probes
+from .blame import Blamed, zero_probes
+from .constants import Constant
 from .evaluate import evaluate
-from .taps import NO_TAPS, Taps
+from .taps import NO_TAPS, Key, Taps
 from .units import companioned
 
 _SLOPE = preset("slope")
@@ -128,7 +129,7 @@ class Explanation:
             return first, lambda m: (apart(m), {}), rest
 
         def value(leaves: list[Any], companions: dict[int, Any], probes: dict[Any, Any]):
-            taps = Blamed(blamed, probes) if probes else NO_TAPS
+            taps = Blamed(probes, blamed) if probes else NO_TAPS
             return self.value(leaves, companions, twins, taps)
 
         operands = self.call.leaves, self.companions, zero_probes(blamed)

@@ -1,136 +1,97 @@
 """Taps: what passes a place on the way back, read off without touching what passes.
 
 A tap is the identity with one more operand, a probe of zeros that enters nothing. The probe's
-cotangent is the relevance that passed: sum of x m. So an audit is one more ``jax.vjp``, with
-respect to the probes, and works wherever that does: under jit, in branches, per iteration of a
-scan.
+cotangent is the relevance that passed: sum of x m. So whatever is read off is one more
+``jax.vjp``, with respect to the probes, and works wherever that does: under jit, vmap, in branches,
+per iteration of a scan, per shard.
+
+Two things are read off: the relevance of constants (:mod:`jaxrel._execute.blame`), and the books of
+an audit (:mod:`jaxrel._execute.books`). What is read off is added up in float32 at least, whatever
+the dtype of what passes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from .. import _compat
 from .._plan.steps import Plan, Step
-from ..rules import Gradient
-from ..rules.numerics import difference
-from ..rulesets.assign import Assignment
-from .step import hyperparameters, view_of
-
-IN, OUT, BIAS = range(3)
-"""What a step's probe counts: relevance arriving at it, handed on to its inputs, to its biases."""
-
-Probes = Mapping[int, jax.Array]
-"""By ``id`` of the step, an array ``(..., 3)``, one row for each iteration of the loops around."""
+from ..rules.numerics import difference, far
 
 
-def zeros(plan: Plan, chosen: Assignment, around: tuple[int, ...] = ()) -> dict[int, jax.Array]:
-    """Probes for every step of ``plan`` that has a rule.
-
-    Args:
-      plan: the plan.
-      chosen: the rules.
-      around: lengths of the loops around it.
-    """
-    found: dict[int, jax.Array] = {}
-    for step in plan.steps:
-        if id(step) in chosen:
-            found[id(step)] = jnp.zeros((*around, 3))
-        length = (step.nodes[0].eqn.params["length"],) if step.variant == "scan" else ()
-        for body in step.bodies:
-            found.update(zeros(body, chosen, (*around, *length)))
-    return found
-
-
-def tap(x: jax.Array, probe: jax.Array, twin: jax.Array | None = None) -> jax.Array:
-    """Returns ``x``; the scalar ``probe`` gets sum(x m) for the multiplier m that ``x`` gets.
-
-    Against a baseline, where x has a twin, it gets sum((x - twin) m).
-    """
-    return _tap(x, probe, jnp.zeros_like(x) if twin is None else twin)
-
-
-@jax.custom_vjp
-def _tap(x: jax.Array, probe: jax.Array, twin: jax.Array) -> jax.Array:
-    del probe, twin
-    return x
-
-
-_tap.defvjp(
-    lambda x, probe, twin: (x, (difference(x, twin), probe)),
-    lambda kept, m: (m, jnp.sum(kept[0] * m).astype(kept[1].dtype), None),
-)
-
-
-@jax.custom_vjp
-def tap_companion(companion: jax.Array, probe: jax.Array) -> jax.Array:
-    """Returns ``companion``; the scalar ``probe`` gets the sum of its relevance."""
-    del probe
-    return companion
-
-
-tap_companion.defvjp(
-    lambda companion, probe: (companion, probe),
-    lambda probe, r: (r, jnp.sum(r).astype(probe.dtype)),
-)
-
-
-def tap_bias(step: Step, rule: Any, values: Sequence[Any], z: jax.Array, probe: jax.Array):
-    """Returns the step's result ``z``; ``probe`` gets the relevance of the additive constants."""
-    leaves, rebuild = hyperparameters(Gradient() if rule is None else rule)
-
-    @jax.custom_vjp
-    def run(leaves: list[Any], values: list[Any], z: jax.Array, probe: jax.Array) -> jax.Array:
-        del leaves, values, probe
-        return z
-
-    def backward(kept: Any, m: jax.Array):
-        leaves, values, z, probe = kept
-        rule, view = rebuild(leaves), view_of(step, values, [z])
-        to_bias = getattr(rule, "to_bias", None)
-        if to_bias is None:  # a plain function
-            to_bias = Gradient().to_bias
-        return None, None, m, jnp.sum(to_bias(view, m).real).astype(probe.dtype)
-
-    run.defvjp(lambda *operands: (run_plain(*operands), operands), backward)
-    return run(leaves, list(values), z, probe)
-
-
-def run_plain(leaves: Any, values: Any, z: jax.Array, probe: Any) -> jax.Array:
-    """What a tap computes."""
-    del leaves, values, probe
-    return z
-
-
-class Taps(Protocol):
-    """What is read off as a plan is executed: an audit's books, or the relevance of constants.
+class Key(NamedTuple):
+    """What a probe is about.
 
     Attributes:
-      probes: operands whose cotangents are what is read off; empty: nothing is.
+      owner: ``id`` of a step, or of a nested plan.
+      place: what passes a ``"step"`` on the way to one of its constants, or to the ``"rest"`` of
+        them; an ``"operand"`` or an ``"output"``; what goes in and out, ``"flow"``.
+      position: which one.
     """
 
-    @property
-    def probes(self) -> Mapping[Any, jax.Array]:
-        """See above."""
-        ...
+    owner: int
+    place: str = "step"
+    position: int = 0
 
-    def at(self, index: jax.Array) -> Taps:
-        """Those inside one iteration of a loop."""
-        ...
+
+Probes = Mapping[Key, jax.Array]
+"""Zeros, whose cotangents are read off; one row for each iteration of the loops around."""
+
+
+def wide(dtype: Any) -> Any:
+    """The real dtype to add up in: float32 at least."""
+    return jnp.promote_types(jnp.finfo(dtype).dtype, jnp.float32)
+
+
+def worth(x: Any, m: Any, dtype: Any) -> jax.Array:
+    """The relevance x m, real, in ``dtype``; an infinite x is no more than far."""
+    part = jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(m) else dtype
+    product = jnp.where(m == 0, 0, far(x.astype(part)) * m.astype(part))
+    return product.real.astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Taps:
+    """What is read off as a plan is executed; here nothing.
+
+    Attributes:
+      probes: of the plan that is executed, and of what is nested in it; empty: nothing is read off.
+    """
+
+    probes: Probes = dataclasses.field(default_factory=dict)
+
+    def having(self, probes: Probes) -> Taps:
+        """The same inside a control step.
+
+        Args:
+          probes: those :func:`within` it; of a loop, for one iteration.
+        """
+        return dataclasses.replace(self, probes=probes)
 
     def inputs(
         self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any], env: Any
     ) -> tuple[list[Any], list[Any]]:
-        """Taps the operands of a step, and companions of the live ones."""
-        ...
+        """Taps the operands of a step, and companions of the live ones.
+
+        Args:
+          step: about to be executed.
+          values: of its operands.
+          companions: see :mod:`jaxrel._execute.units`.
+          twins: of the operands, None for those that are the same at the baseline.
+          env: all values there are, by number.
+        """
+        del step, twins, env
+        return values, companions
 
     def companions(self, step: Step, companions: list[Any]) -> list[Any]:
         """Taps the companions of a step's results."""
-        ...
+        del step
+        return companions
 
     def outputs(
         self,
@@ -141,75 +102,74 @@ class Taps(Protocol):
         twins: Sequence[Any],
         env: Any,
     ) -> list[Any]:
-        """Taps the results of a step."""
-        ...
+        """Taps the results of a step; ``twins`` are theirs."""
+        del step, rule, values, twins, env
+        return results
 
     def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:
         """Taps the results of a plan."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Tapped:
-    """Puts taps around the steps of a plan as it is executed.
-
-    Attributes:
-      probes: see :data:`Probes`; empty: nothing is tapped.
-    """
-
-    probes: Probes
-
-    def of(self, step: Step) -> jax.Array | None:
-        """The probe of a step, if it has one."""
-        return self.probes.get(id(step))
-
-    def at(self, index: jax.Array) -> Tapped:
-        """The taps inside one iteration of a loop; those outside keep their single row."""
-        inner = {key: p[index] for key, p in self.probes.items() if p.ndim > 1}
-        return Tapped({**self.probes, **inner})
-
-    def inputs(
-        self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any], env: Any
-    ):
-        """Taps the live operands of a step, and their companions."""
-        del env
-        probe = self.of(step)
-        if probe is None:
-            return values, companions
-        values = list(values)
-        for k in step.live:
-            values[k] = tap(values[k], probe[OUT], twins[k])
-        return values, [tap_companion(c, probe[OUT]) for c in companions]
-
-    def companions(self, step: Step, companions: list[Any]) -> list[Any]:
-        """Taps the companions of a step's results."""
-        probe = self.of(step)
-        return companions if probe is None else [tap_companion(c, probe[IN]) for c in companions]
-
-    def outputs(
-        self,
-        step: Step,
-        rule: Any,
-        values: Sequence[Any],
-        results: list[Any],
-        twins: Sequence[Any],
-        env: Any,
-    ):
-        """Taps the results of a step; against a baseline its constants cancel."""
-        del env
-        probe = self.of(step)
-        if probe is None:
-            return results
-        compared = any(twin is not None for twin in twins)
-        single = len(results) == 1 and step.kind in ("matmul", "linear", "nonlinearity", "other")
-        if single and not compared:
-            results = [tap_bias(step, rule, values, results[0], probe[BIAS])]
-        return [tap(z, probe[IN], z0) for z, z0 in zip(results, twins, strict=True)]
-
-    def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:
-        """Taps the results of a plan: there is nothing to read off."""
         del plan, env
         return outputs
 
 
-NO_TAPS = Tapped({})
+NO_TAPS = Taps()
+
+
+def within(step: Step, probes: Probes) -> dict[Key, jax.Array]:
+    """The probes of what is inside a control step."""
+    owners: set[int] = set()
+
+    def visit(plans: Sequence[Plan]) -> None:
+        for plan in plans:
+            owners.add(id(plan))
+            for inner in plan.steps:
+                owners.add(id(inner))
+                visit(inner.bodies)
+
+    if probes:
+        visit(step.bodies)
+    return {key: probe for key, probe in probes.items() if key.owner in owners}
+
+
+def tap(x: jax.Array, probe: jax.Array, twin: jax.Array | None = None) -> jax.Array:
+    """Returns ``x``; the scalar ``probe`` gets sum(x m) for the multiplier m that ``x`` gets.
+
+    Against a baseline, where x has a twin, it gets sum((x - twin) m).
+    """
+    probe = _compat.vary_like(probe, x, *(() if twin is None else (twin,)))
+    return _tap(x, probe, twin)
+
+
+@jax.custom_vjp
+def _tap(x: jax.Array, probe: jax.Array, twin: jax.Array | None) -> jax.Array:
+    del probe, twin
+    return x
+
+
+def _tap_forward(x: jax.Array, probe: jax.Array, twin: jax.Array | None):
+    return x, (x if twin is None else difference(x, twin), probe)
+
+
+def _tap_backward(kept: Any, m: jax.Array):
+    x, probe = kept
+    return m, jnp.sum(worth(x, m, probe.dtype)), None
+
+
+_tap.defvjp(_tap_forward, _tap_backward)
+
+
+def tap_companion(companion: jax.Array, probe: jax.Array) -> jax.Array:
+    """Returns ``companion``; the scalar ``probe`` gets the sum of its relevance."""
+    return _tap_companion(companion, _compat.vary_like(probe, companion))
+
+
+@jax.custom_vjp
+def _tap_companion(companion: jax.Array, probe: jax.Array) -> jax.Array:
+    del probe
+    return companion
+
+
+_tap_companion.defvjp(
+    lambda companion, probe: (companion, probe),
+    lambda probe, r: (r, jnp.sum(r.astype(probe.dtype))),
+)

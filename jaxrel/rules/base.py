@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from .numerics import NO_POLE, check_number, difference, finite, register
+from .numerics import NO_POLE, check_number, difference, far, finite, register
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,11 +273,17 @@ class Rule:
     def to_bias(self, view: View, m: Any) -> jax.Array:
         """Relevance that goes to the step's additive constants, in the output's shape or in all.
 
-        By default f(0) m: what the plain VJP, and the slope, leave to them. A pole at 0, or a fill
-        by infinity, is worth nothing.
+        By default f(0) m: what the plain VJP, and the slope, leave to them. A pole at 0 is
+        worth nothing, nor is NaN; what is infinite at x too is no more than
+        :func:`~jaxrel.rules.numerics.far`. A maximum leaves to them what they win: f(x) - J x.
         """
-        f0 = view.function(*(jnp.zeros_like(x) for x in view.inputs))
-        return total(jax.tree.map(finite, f0), m) if isinstance(f0, tuple) else m * finite(f0)
+        if view.candidates is not None or view.selection is not None:
+            z, of_live = jax.jvp(view.function, view.inputs, view.inputs)
+            f0 = jax.tree.map(lambda a, b: a if b.dtype == jax.dtypes.float0 else a - b, z, of_live)
+        else:
+            f0 = view.function(*(jnp.zeros_like(x) for x in view.inputs))
+        f0 = jax.tree.map(lambda a, z: finite(jnp.where(a == z, far(a), a)), f0, view.output)
+        return total(f0, m) if isinstance(f0, tuple) else m * f0
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""

@@ -20,7 +20,7 @@ from jax import lax
 
 from .base import Rule, View, rule
 from .completion import completed
-from .numerics import check_number, divide, homogeneous_secant, secant
+from .numerics import check_number, divide, finite, homogeneous_secant, secant
 
 
 class MaximumRule(Rule):
@@ -49,6 +49,17 @@ class MaximumRule(Rule):
             a0, y0 = (sign * v.astype(wide) for v in there)
             factors = self.factors_between(signed[0], signed[1], a0, y0)
         return pullback((factors * m).astype(a.dtype))
+
+    def to_bias(self, view: View, m: Any) -> jax.Array:
+        """What candidates that are constant get."""
+        if view.variant == "selection":
+            return super().to_bias(view, m)
+        assert view.candidates is not None
+        a, of_live = jax.jvp(view.candidates, view.inputs, view.inputs)
+        wide = jnp.promote_types(a.dtype, jnp.float32)
+        sign = -1 if view.minimum else 1
+        factors = self.factors(sign * a.astype(wide), sign * view.output.astype(wide))
+        return (finite(a - of_live) * factors * m).sum(0)
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """m_i / m for candidates ``a`` of shape (k, *shape) and their maximum ``y`` (*shape)."""

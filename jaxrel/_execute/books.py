@@ -1,0 +1,134 @@
+"""The books of an audit: what every step gets, hands on, and leaves to its constants."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._plan.steps import Plan, Step
+from ..rulesets.assign import Assignment
+from .blame import Blamed, zero_probes
+from .constants import Constant, is_parallel
+from .taps import Key, Taps, tap, tap_companion
+
+IN, OUT = range(2)
+"""What a step's probe counts: relevance arriving at it, and handed on to its inputs."""
+
+
+class Row(NamedTuple):
+    """One row of the books.
+
+    Attributes:
+      step: what it is about; None for a constant that a control step, or a result, is as a whole.
+      flow: the probe of what goes in and out, if there is a step.
+      constants: probes of what goes to constants.
+    """
+
+    step: Step | None
+    flow: Key | None
+    constants: tuple[Key, ...]
+
+
+def rows(plan: Plan, chosen: Assignment, found: Mapping[Key, Constant]) -> list[Row]:
+    """The rows of the books of a plan, in order of execution."""
+    owned: dict[int, list[Key]] = {}
+    for key in found:
+        owned.setdefault(key.owner, []).append(key)
+    return list(_rows(plan, chosen, owned))
+
+
+def _rows(plan: Plan, chosen: Assignment, owned: Mapping[int, list[Key]]) -> Iterator[Row]:
+    for step in plan.steps:
+        own = owned.get(id(step), [])
+        if id(step) in chosen:
+            yield Row(step, Key(id(step), "flow"), tuple(own))
+            continue
+        yield from (Row(None, None, (key,)) for key in own)
+        for body in step.bodies:
+            yield from _rows(body, chosen, owned)
+    yield from (Row(None, None, (key,)) for key in owned.get(id(plan), []))
+
+
+def zeros(plan: Plan, chosen: Assignment, found: Mapping[Key, Constant]) -> dict[Key, jax.Array]:
+    """Probes for every step of ``plan`` that has a rule, and for every constant."""
+    return {**_flows(plan, chosen, ()), **zero_probes(found)}
+
+
+def _flows(plan: Plan, chosen: Assignment, around: tuple[int, ...]) -> dict[Key, jax.Array]:
+    flows: dict[Key, jax.Array] = {}
+    for step in plan.steps:
+        if id(step) in chosen:
+            flows[Key(id(step), "flow")] = jnp.zeros((*around, 2))
+        length = (step.nodes[0].eqn.params["length"],) if step.variant == "scan" else ()
+        for body in step.bodies:
+            flows.update(_flows(body, chosen, (*around, *length)))
+    return flows
+
+
+@dataclasses.dataclass(frozen=True)
+class Books(Taps):
+    """Puts taps around the steps of a plan as it is executed.
+
+    Attributes:
+      found: the constants; none against a baseline, where they cancel.
+    """
+
+    found: Mapping[Key, Constant] = dataclasses.field(default_factory=dict)
+
+    @property
+    def _blamed(self) -> Blamed:
+        return Blamed(self.probes, self.found)
+
+    def _flow(self, step: Step) -> jax.Array | None:
+        return self.probes.get(Key(id(step), "flow"))
+
+    def inputs(
+        self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any], env: Any
+    ):
+        """Taps the live operands of a step, and their companions."""
+        values, companions = self._blamed.inputs(step, values, companions, twins, env)
+        probe = self._flow(step)
+        if probe is None:
+            return values, companions
+        values = list(values)
+        for k in step.live:
+            values[k] = tap(values[k], probe[OUT], twins[k])
+        return values, [tap_companion(c, probe[OUT]) for c in companions]
+
+    def companions(self, step: Step, companions: list[Any]) -> list[Any]:
+        """Taps the companions of a step's results."""
+        probe = self._flow(step)
+        return companions if probe is None else [tap_companion(c, probe[IN]) for c in companions]
+
+    def outputs(
+        self,
+        step: Step,
+        rule: Any,
+        values: Sequence[Any],
+        results: list[Any],
+        twins: Sequence[Any],
+        env: Any,
+    ):
+        """Taps the results of a step, and blames its constants."""
+        results = self._blamed.outputs(step, rule, values, results, twins, env)
+        probe = self._flow(step)
+        if probe is None:
+            return results
+        return [
+            tap(z, probe[IN], z0) if _is_live(step, k, z) else z
+            for k, (z, z0) in enumerate(zip(results, twins, strict=True))
+        ]
+
+    def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:
+        """Blames results of a plan that are constant there and live outside."""
+        return self._blamed.ends(plan, outputs, env)
+
+
+def _is_live(step: Step, k: int, z: Any) -> bool:
+    """Tells whether relevance arrives at the step's result ``z``, the ``k``-th."""
+    is_float = jnp.issubdtype(jnp.result_type(z), jnp.inexact)
+    return is_float and (k in step.live or not is_parallel(step))
