@@ -66,10 +66,11 @@ def relevance(
         * (n, H, W, C), n other than B: n references for each example
         * (n, 1, H, W, C): the same for any n, also B: write ``x0[:, None]`` where n may be B
         * (n, B, H, W, C): n references of its own for each example
-      biases: True: also return the relevance of every additive constant, biases and f(0) of
-        nonlinearities, as a dictionary from layer path to an array in the constant's own shape
-        (inside a scan with one row for each iteration). With rules that conserve sum(R) +
-        sum(biases) = f(x). ``"total"``: their sum.
+      biases: True: also return the relevance of every additive constant, as a dictionary from
+        layer path to an array in the constant's own shape and dtype, inside a scan with one row
+        for each iteration, inside ``shard_map`` added up over shards. What belongs to no one
+        operand is one number: f(0) of a nonlinearity, the fill of a gather. With rules that
+        conserve sum(R) + sum(biases) = f(x). ``"total"``: their sum. Added up in float32 at least.
       has_aux: ``fun`` returns ``(array, auxiliary)``.
       chunk: how many of many references are computed at once; memory is that of so many.
 

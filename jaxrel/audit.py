@@ -4,7 +4,8 @@
 
 For each step: relevance that arrives, sum z m; relevance handed on to its live inputs, sum x m_x
 (and the unit input's); relevance of its additive constants; and the rest, which the stabiliser took
-or the rule created or destroyed. Over a whole network with the value f(x) at its start,
+or the rule created or destroyed. A constant that a loop, a branch or the whole function gives has a
+row of its own, of kind ``constant``. Over a whole network with the value f(x) at its start,
 
     f(x) = sum R + biases + stabiliser + rules
 
@@ -42,7 +43,8 @@ class Label(NamedTuple):
 
     Attributes:
       path: layer path.
-      kind: kind of the step.
+      kind: kind of the step; ``constant`` for what is no step's: an initial carry, a branch or a
+        result that is constant.
       operation: as :func:`jaxrel.summary` shows it.
       rule: its rule.
       stabilized: whether the rule has a stabiliser, so that what is lost is lost to that.
@@ -87,8 +89,8 @@ class Audit:
     Attributes:
       value: sum of the function's value.
       explained: sum of the relevance of the explained arguments.
-      amounts: for each step an array ``(..., 3)``: relevance in, out, and to biases; leading axes
-        are the iterations of the loops around the step.
+      amounts: for each row an array ``(..., 3)``: relevance in, out, and to biases, in float32 at
+        least; leading axes are the iterations of the loops around the step.
       labels: what the rows are about.
     """
 
@@ -119,7 +121,7 @@ class Audit:
 
     def __str__(self) -> str:
         """A table of the steps and the total."""
-        names = ("path", "kind", "operation", "rule", *Account._fields[1:])
+        names = ("path", "kind", "operation", "rule", *_COLUMNS)
         rows = [
             (label.path or "-", label.kind, label.operation, label.rule, *_numbers(account))
             for label, account in zip(self.labels, self.steps(), strict=True)
@@ -142,6 +144,10 @@ def _account(label: Label, amounts: Any) -> Account:
     rest = arrived - handed_on - bias
     stabilizer, rule = (rest, 0.0) if label.stabilized else (0.0, rest)
     return Account(label.path, arrived, handed_on, bias, stabilizer, rule)
+
+
+_COLUMNS = ("relevance in", "relevance out", "to biases", "to stabilisers", "by rules")
+"""What a printed account shows: positive is what is taken from relevance, as in the waterfall."""
 
 
 def _numbers(account: Account) -> list[str]:

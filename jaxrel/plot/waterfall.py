@@ -48,8 +48,10 @@ def waterfall(audit: Audit, axes: Axes | None = None, *, depth: int | None = Non
     """Draws where relevance goes: from the value at the top to what reaches the inputs below.
 
     Each layer, from output to input, moves the level by what it gives to its biases, what its
-    stabilisers swallow, and what its rules create or destroy, one colour each; the legend tells
-    their sums. Where relevance is conserved all bars are empty but the first and last.
+    stabilisers swallow, and what its rules create or destroy, one colour each. The legend tells
+    their sums, in the words and with the signs of the audit's table: what is taken from relevance
+    is positive, and lowers the level. Where relevance is conserved all bars are empty but the first
+    and last.
 
     Args:
       audit: what :func:`jaxrel.audit` returns, or anything like :class:`Audit`.
@@ -83,7 +85,7 @@ def waterfall(audit: Audit, axes: Axes | None = None, *, depth: int | None = Non
     places = np.arange(1, 1 + len(rows))[:, None] + thick * np.array([-1, 0, 1])
     axes.barh([0, len(rows) + 1], [value, explained], height=0.84, color="0.35")
     for k, (fate, (_, color)) in enumerate(_FATES.items()):
-        label = f"{fate}: {changes[:, k].sum():+.3g}"
+        label = f"{fate}: {-changes[:, k].sum() + 0.0:+.3g}"
         axes.barh(places[:, k], changes[:, k], thick, starts[:, k], color=color, label=label)
     # The level as a thin line leads the eye from bar to bar, also where all of them are empty.
     heights = [0.42, *(places.ravel() + thick / 2), len(rows) + 0.58]

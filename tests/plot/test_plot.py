@@ -1,6 +1,7 @@
 """Pictures of relevance: what they show and what they refuse."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 import jaxrel
-from jaxrel import plot
+from jaxrel import plot, rulesets
+from jaxrel.rules import Epsilon, Ignore
 
 matplotlib.use("Agg")
 
@@ -167,7 +169,7 @@ def test_a_waterfall_leads_from_the_value_to_the_explained():
     legend = axes.get_legend()
     assert legend is not None
     shown = [text.get_text() for text in legend.get_texts()]
-    assert shown == ["to biases: -6.5", "to stabilisers: -0.5", "by rules: +1"]
+    assert shown == ["to biases: +6.5", "to stabilisers: +0.5", "by rules: -1"]
 
 
 def test_a_waterfall_adds_up_layers_of_one_path():
@@ -181,9 +183,27 @@ def test_a_waterfall_adds_up_layers_of_one_path():
 def test_a_waterfall_of_an_audit(rng):
     w, b = jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=3))
     audit = jaxrel.audit(lambda x: jnp.tanh(x @ w + b), "epsilon")(jnp.ones((2, 4)))
-    value, *changes, explained = bars(plot.waterfall(audit))
+    axes = plot.waterfall(audit)
+    value, *changes, explained = bars(axes)
     np.testing.assert_allclose([value[1], explained[1]], [audit.value, audit.explained])
     np.testing.assert_allclose(changes[-1][1], audit.explained)
+
+
+def test_a_waterfall_and_the_table_of_an_audit_have_the_same_words_and_signs(rng):
+    """Whatever the sign: biases that take, a stabiliser that takes, a rule that creates."""
+    w, b = jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray([1.0, 2.0, 3.0])
+    rules = rulesets.RuleSet(matmul=Epsilon(0.5), nonlinearity=Ignore())
+    audit = jaxrel.audit(lambda x: jnp.tanh(x @ w + b), rules)(jnp.ones((1, 4)))
+    header, _, *_, total = str(audit).splitlines()
+    columns = re.split("  +", header)
+    assert len(set(columns)) == len(columns)
+    amounts = dict(zip(columns[4:], map(float, total.split()[1:]), strict=True))
+    legend = plot.waterfall(audit).get_legend()
+    assert legend is not None
+    for text in legend.get_texts():
+        fate, amount = text.get_text().split(": ")
+        assert amounts[fate] != 0
+        np.testing.assert_allclose(float(amount), amounts[fate], rtol=1e-2)
 
 
 def test_a_waterfall_without_layers():
