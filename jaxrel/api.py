@@ -16,7 +16,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ._call.arguments import Arguments
+from ._call.arguments import Arguments, check_function
 from ._call.averages import count
 from ._call.multipliers import RelevanceFunction, with_multipliers
 from ._execute.blame import by_layer, total
@@ -99,6 +99,7 @@ def relevance(
         fun, rules, argnums, baseline=baseline, biases=biases, has_aux=has_aux, chunk=chunk
     )
 
+    check_function("relevance", fun)
     rule_set = preset(default_rules(rules, baseline))
 
     @functools.wraps(fun)
@@ -143,6 +144,7 @@ def value_and_relevance(
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
+    check_function("value_and_relevance", fun)
     rule_set = preset(default_rules(rules, baseline))
     chunk = count("relevance", chunk=chunk)
 
@@ -187,6 +189,7 @@ def relevance_vjp(
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
+    check_function("relevance_vjp", fun)
     call = Arguments(fun, primals, {}, tuple(range(len(primals))))
     rule_set = preset(default_rules(rules, baseline))
     chunk = count("relevance_vjp", chunk=chunk)
@@ -215,6 +218,7 @@ def rewrite(
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
+    check_function("rewrite", fun)
     rule_set = preset(default_rules(rules))
 
     @functools.wraps(fun)
@@ -247,6 +251,7 @@ def summary(
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
+    check_function("summary", fun)
     rule_set = preset(default_rules(rules, baseline))
 
     def summarized(*args: Any, **kwargs: Any) -> Table:

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._call.arguments import Arguments
+from ._call.arguments import Arguments, check_function
 from ._call.averages import count, mean, quadrature, total, wide
 from ._call.baseline import read_baseline
 from ._call.like import leaves_like
@@ -83,6 +83,7 @@ def integrated(
       >>> explain(jnp.array([2.0, 3.0]))
       Array([3., 3.], dtype=float32)
     """
+    check_function("integrated", relevance_fn)
     multipliers = multipliers_of(relevance_fn)
     if multipliers is None:
         raise TypeError(
@@ -153,6 +154,7 @@ def smooth(
         another tree.
       ValueError: ``n`` or ``chunk`` is below 1; shapes of sigma do not fit.
     """
+    check_function("smooth", relevance_fn)
     key = _one_key("smooth", key)
     n, chunk = count("smooth", n=n), count("smooth", chunk=chunk)
     varied = argnums_of(relevance_fn) if argnums is None else argnums
@@ -228,6 +230,7 @@ def expected(
       ValueError: ``n``, ``steps`` or ``chunk`` is too small, no such method; shapes of the
         baselines do not fit, or their leaves have different numbers of baselines.
     """
+    check_function("expected", relevance_fn)
     key = None if key is None else _one_key("expected", key)
     n, chunk = count("expected", n=n), count("expected", chunk=chunk)
     nodes, weights = quadrature("expected", steps, method)

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._call.arguments import Arguments
+from ._call.arguments import Arguments, check_function
 from ._call.averages import count
 from ._execute.apart import carries_parts
 from ._execute.books import Books, Row, rows, zeros
@@ -176,6 +176,7 @@ def audit(
       TypeError, ValueError, UnsupportedPrimitive: as :func:`jaxrel.relevance`.
       RuleError: rules that carry positive and negative differences apart.
     """
+    check_function("audit", fun)
     rule_set = preset(default_rules(rules, baseline))
     chunk = count("audit", chunk=chunk)
 

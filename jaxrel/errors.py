@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import pathlib
 import sys
 import warnings
+from collections.abc import Iterable
 
 import jax
 
@@ -41,3 +43,22 @@ def warn(message: str, category: type[Warning]) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like another, whatever its case; ``""`` if none is."""
+    spelt = {word.lower(): word for word in known}
+    found = difflib.get_close_matches(name.lower(), spelt, n=1)
+    return spelt[found[0]] if found else ""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a misspelt name: a question, or a full stop."""
+    found = nearest(name, known)
+    return f"; did you mean {found!r}?" if found else "."
+
+
+def shown(value: object, letters: int = 120) -> str:
+    """A value as Python prints it, cut where it is long: arrays and trees of them are."""
+    text = repr(value)
+    return text if len(text) <= letters else f"{text[:letters]} ..."

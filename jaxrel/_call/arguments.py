@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..errors import shown
+
 
 class Arguments:
     """A call of ``fun`` with the explained arguments taken apart.
@@ -68,6 +70,28 @@ class Arguments:
             for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
                 _check_leaf(leaf, f"argument {k}{jax.tree_util.keystr(keys)}", _name(self.fun))
         self.leaves = [jnp.asarray(leaf) for leaf in self.leaves]
+
+
+def check_function(name: str, fun: Any) -> None:
+    """Checks that what a transformation is given is a function.
+
+    Raises:
+      TypeError: in ``name`` 's name, it is not.
+    """
+    if not callable(fun):
+        raise TypeError(
+            f"{name}: expected a function, got {type(fun).__name__}: {shown(fun)}. It is called as "
+            f"{_CALLS.get(name, f'{name}(fun, rules)(x)')}."
+        )
+
+
+_CALLS = {
+    "relevance_vjp": "relevance_vjp(fun, x, rules=rules)",
+    "integrated": "integrated(relevance(fun, rules), baseline)(x)",
+    "smooth": "smooth(relevance(fun, rules), key, sigma)(x)",
+    "expected": "expected(relevance(fun, rules), baselines)(x)",
+}
+"""How transformations are called that take more than a function and rules."""
 
 
 def _name(fun: Any) -> str:

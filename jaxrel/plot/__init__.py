@@ -12,8 +12,9 @@ magnitudes beyond it look like the limit. Colour channels are added, never avera
 still sums to what was explained.
 
 Relevance may be any real array, of JAX or numpy and of any precision; a NaN or an infinity raises
-rather than leaves a hole. ``axes=None`` draws into pyplot's current axes, as matplotlib's own
-functions do. matplotlib is an extra, imported by the first picture: ``pip install "jaxrel[plot]"``.
+rather than leaves a hole. ``axes=None`` draws into pyplot's current axes where they are empty, and
+into a new figure where they are not, so that nothing is drawn over. matplotlib is an extra,
+imported by the first picture: ``pip install "jaxrel[plot]"``.
 """
 
 from .images import grid as grid

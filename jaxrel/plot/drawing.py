@@ -1,9 +1,16 @@
-"""matplotlib, imported when it is needed."""
+"""What pictures share: matplotlib, imported when it is needed; free axes; titles in lines."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLE = "x-small"
+"""Size of titles, a name of matplotlib's."""
 
 
 def matplotlib_module(module: str) -> Any:
@@ -17,3 +24,39 @@ def matplotlib_module(module: str) -> Any:
     except ImportError as error:
         message = 'jaxrel.plot draws with matplotlib: pip install "jaxrel[plot]"'
         raise ImportError(message) from error
+
+
+def given_or_free(axes: Axes | None) -> Axes:
+    """The axes that are given, or pyplot's current ones if nothing is drawn there, or new ones.
+
+    What has been drawn is never drawn over: the current axes after a grid are its last panel.
+    """
+    if axes is not None:
+        return axes
+    pyplot = matplotlib_module("pyplot")
+    current = pyplot.gca()
+    return pyplot.figure().gca() if current.has_data() else current
+
+
+def width_of(axes: Axes) -> float:
+    """How wide axes are at present, in inches."""
+    figure = axes.get_figure()
+    assert figure is not None
+    return axes.get_window_extent().width / figure.dpi
+
+
+def wrapped(title: str, width: float) -> str:
+    """A title in lines of at most so many inches, broken within a word only if it is longer."""
+
+    def fits(line: str) -> bool:
+        return not line.strip() or path((0, 0), line, prop=font).get_extents().width <= 72 * width
+
+    path = matplotlib_module("textpath").TextPath
+    font = matplotlib_module("font_manager").FontProperties(size=TITLE)
+    lines = []
+    for line in title.splitlines():
+        letters = len(line)
+        while letters > 1 and not all(map(fits, textwrap.wrap(line, letters))):
+            letters -= 1
+        lines.extend(textwrap.wrap(line, letters) if letters else [""])
+    return "\n".join(lines)

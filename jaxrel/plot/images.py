@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .drawing import matplotlib_module
+from .drawing import TITLE, given_or_free, matplotlib_module, width_of, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MEANS: dict[str, Any] = {"interpolation": "antialiased", "interpolation_stage": "data"}
 
 _PANEL = 1.5  # inches: width and height of one picture of a grid
+_LINE = 0.12  # inches: a further line of a title
 _GAPS = {"w_pad": 0.02, "h_pad": 0.03, "wspace": 0, "hspace": 0}  # inches, shares of a panel
 _GREYS = np.array([0.299, 0.587, 0.114])  # luma of red, green, blue (ITU-R BT.601)
 
@@ -35,13 +36,13 @@ def heatmap(
 
     Args:
       relevance: (H, W), or (H, W, C), whose channels are added; in any unit.
-      axes: where to draw; None: pyplot's current axes.
+      axes: where to draw; None: pyplot's current axes if they are empty, else a new figure.
       percentile: the colours end at this percentile of the magnitudes, in (0, 100]; None: at the
         largest one.
       limit: the colours end at this magnitude, in units of ``relevance``; so that several heatmaps
         share a scale. Not together with ``percentile``.
       colorbar: whether to draw the scale beside the map.
-      title: drawn above the map.
+      title: drawn above the map, in several lines if it is long.
 
     Returns:
       The axes.
@@ -58,7 +59,7 @@ def heatmap(
     """
     pixels = _pixels(relevance)
     limit = _limit(pixels, percentile, limit)
-    axes = _axes(axes)
+    axes = given_or_free(axes)
     drawn = axes.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit, **_MEANS)
     _finish(axes, drawn, limit, colorbar, title)
     return axes
@@ -99,7 +100,7 @@ def overlay(
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity: expected a number in [0, 1], got {opacity!r}.")
     limit = _limit(pixels, percentile, limit)
-    axes = _axes(axes)
+    axes = given_or_free(axes)
     axes.imshow(grey, cmap="gray", vmin=-1, vmax=1)  # a light grey, on which colours show
     # Colour and opacity both fade towards zero; the root keeps the middle visible.
     opacities = opacity * np.sqrt(np.minimum(np.abs(pixels) / limit, 1))
@@ -112,7 +113,7 @@ def grid(
     images: Any,
     relevances: Mapping[str, Any],
     *,
-    captions: Sequence[str] = (),
+    captions: str | Sequence[str] = (),
     percentile: float | None = 99.5,
     columns: int | None = None,
     overlays: bool = False,
@@ -123,9 +124,11 @@ def grid(
     where its colours end.
 
     Args:
-      images: N pictures, (N, H, W, 3) or a sequence; each as for :func:`overlay`.
-      relevances: for each title, N maps, each as for :func:`heatmap`.
-      captions: N titles for the pictures; none by default.
+      images: N pictures, (N, H, W, 3) or a sequence; each as for :func:`overlay`. Or one picture:
+        an array (H, W), (H, W, 1) or (H, W, 3).
+      relevances: for each title, N maps, each as for :func:`heatmap`; one map for one picture.
+      captions: N titles for the pictures, or one for one; none by default. Long ones take several
+        lines.
       percentile: as for :func:`heatmap`, map by map.
       columns: so many panels stand side by side, and a picture that needs more of them continues in
         the next line; None: a picture is one line.
@@ -139,6 +142,9 @@ def grid(
       ValueError: as :func:`overlay`; there is no picture; captions or maps are not as many as the
         pictures; ``columns`` is less than 1.
     """
+    if _is_one(images):
+        captions = [captions] if isinstance(captions, str) and captions else captions
+        images, relevances = [images], {title: [one] for title, one in relevances.items()}
     pictures = [_picture(image) for image in images]
     if not pictures:
         raise ValueError("images: there is none.")
@@ -148,11 +154,17 @@ def grid(
             raise ValueError(f"{title}: {len(values)} for {len(pictures)} pictures.")
     if columns is not None and columns < 1:
         raise ValueError(f"columns: expected at least 1, got {columns}.")
+    captions = [wrapped(text, _PANEL) for text in captions or [""] * len(pictures)]
+    titles = [wrapped(title, _PANEL) for title in maps]
 
     panels = 1 + len(maps)
     width = min(columns or panels, panels)
     lines = -(-panels // width)
-    heights = [1.17 * _PANEL * picture.shape[0] / picture.shape[1] for picture in pictures]
+    heights = [
+        1.17 * _PANEL * picture.shape[0] / picture.shape[1]
+        + _LINE * max(text.count("\n") for text in (caption, *titles))
+        for picture, caption in zip(pictures, captions, strict=True)
+    ]
     figure = matplotlib_module("pyplot").figure(
         figsize=(_PANEL * width + 0.5, lines * sum(heights)),
         layout=matplotlib_module("layout_engine").ConstrainedLayoutEngine(**_GAPS),
@@ -162,10 +174,10 @@ def grid(
     cells = axes.reshape(len(pictures), -1)
     for n, (picture, row) in enumerate(zip(pictures, cells, strict=True)):
         for empty in row[panels:]:
-            empty.set_axis_off()
+            empty.remove()
         row[0].imshow(picture)
-        _label(row[0], captions[n] if captions else "")
-        for panel, (title, values) in zip(row[1:], maps.items(), strict=False):
+        _label(row[0], captions[n])
+        for panel, title, values in zip(row[1:], titles, maps.values(), strict=False):
             if overlays:
                 overlay(picture, values[n], panel, percentile=percentile)
             else:
@@ -173,8 +185,15 @@ def grid(
             _label(panel, title, f"±{panel.images[-1].get_clim()[1]:.2g}")
     if maps:
         shape = {"fraction": 0.1 / width, "pad": 0.05 / width, "shrink": 0.6, "aspect": 40}
-        _scale(cells[0, 1].images[-1], axes, ("−", "0", "+"), **shape)
+        drawn = list(cells[:, :panels].flat)
+        _scale(cells[0, 1].images[-1], drawn, ("−", "0", "+"), **shape)
     return figure
+
+
+def _is_one(images: Any) -> bool:
+    """Tells whether these are not several pictures but one: an array of the shape of one."""
+    shape = getattr(images, "shape", ())
+    return len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))
 
 
 def _pixels(relevance: Any) -> np.ndarray:
@@ -229,7 +248,7 @@ def _limit(pixels: np.ndarray, percentile: float | None, limit: float | None) ->
 
 
 def _finish(axes: Axes, drawn: Any, limit: float, colorbar: bool, title: str) -> None:
-    _label(axes, title)
+    _label(axes, wrapped(title, width_of(axes)))
     if colorbar:
         _scale(drawn, axes, (f"{-limit:.2g}", "0", f"{limit:.2g}"), shrink=0.8)
 
@@ -248,9 +267,5 @@ def _label(axes: Axes, title: str, below: str = "") -> None:
     """Nothing of the axes but a title and a line below."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize="x-small", pad=2)
+    axes.set_title(title, fontsize=TITLE, pad=2)
     axes.set_xlabel(below, fontsize="xx-small", labelpad=1, color="0.4")
-
-
-def _axes(axes: Axes | None) -> Axes:
-    return matplotlib_module("pyplot").gca() if axes is None else axes

@@ -12,6 +12,7 @@ import fnmatch
 import functools
 
 from .._plan.steps import Path, Step
+from ..errors import did_you_mean
 
 KINDS = (
     "matmul",
@@ -90,7 +91,8 @@ class Kind:
         """Checks the name."""
         if self.name not in (*KINDS, *VARIANTS):
             known = ", ".join((*KINDS, *VARIANTS))
-            raise ValueError(f"Kind({self.name!r}): no such kind of step; there are {known}.")
+            hint = did_you_mean(str(self.name), (*KINDS, *VARIANTS))
+            raise ValueError(f"Kind({self.name!r}): no such kind of step; there are {known}{hint}")
 
     def __str__(self) -> str:
         """As written."""

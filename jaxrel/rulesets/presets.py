@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from ..errors import did_you_mean, shown
 from ..rules import (
     AbsoluteValue,
     AlphaBeta,
@@ -31,6 +32,7 @@ from ..rules import (
     ZPlus,
 )
 from ..rules.numerics import Eps
+from . import hints
 from .matching import First, Kind, Match
 from .ruleset import RuleSet
 
@@ -301,12 +303,16 @@ def preset(rules: RuleSet | str) -> RuleSet:
     if isinstance(rules, RuleSet):
         return rules
     if not isinstance(rules, str):
+        hint = hints.for_rule_set(rules, _PRESETS.values(), RuleSet)
         raise TypeError(
             f"rules: expected a RuleSet or the name of a preset, got {type(rules).__name__}: "
-            f"{rules!r}."
+            f"{shown(rules)}{hint}"
         )
     if rules not in _PRESETS:
-        raise ValueError(f"No preset is called {rules!r}; there are {', '.join(_PRESETS)}.")
+        raise ValueError(
+            f"No preset is called {rules!r}; there are {', '.join(_PRESETS)}"
+            f"{did_you_mean(rules, _PRESETS)}"
+        )
     try:
         return _PRESETS[rules]()
     except TypeError as error:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import jax
 
 from .._plan.steps import Step
+from ..errors import shown
 from ..rules import Detach, Gradient, Half, PathIntegral, Rule, RuleFunction, Slope
+from . import hints
 from .matching import First, Kind, Match, kinds_of, specificity
+
+# Mappings are invariant in their keys: to a type checker {"a": rule} is no Mapping[Match, ...].
+_Match = TypeVar("_Match", bound=Match)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,18 +73,31 @@ class RuleSet:
         for match, rule in self.overrides:
             if not isinstance(match, str | First | Kind):
                 raise TypeError(
-                    f"A rule set is overridden by a layer path glob, First(), Kind(...), a "
-                    f"primitive or a call name; got {match!r} of type {type(match).__name__}."
+                    "A rule set is overridden by a layer path glob, First(), Kind(...), a "
+                    f"primitive or a call name; got {shown(match)} of type {type(match).__name__}"
+                    f"{hints.for_match(match)}"
                 )
             _check(match, rule, kinds_of(match))
 
-    def __or__(self, overrides: Mapping[Match, RuleFunction]) -> RuleSet:
+    @overload
+    def __or__(self, overrides: Mapping[Match, RuleFunction]) -> RuleSet: ...
+    @overload
+    def __or__(self, overrides: Mapping[_Match, RuleFunction]) -> RuleSet: ...
+    def __or__(self, overrides: Mapping[Any, RuleFunction]) -> RuleSet:
         """This rule set with other rules where the given matches apply.
 
         Args:
           overrides: maps a layer path glob (``"**/Conv_*"``), ``First()``, ``Kind(...)``, or a
             primitive or call name (``"silu"``) to a rule.
+
+        Raises:
+          TypeError: it is no mapping, or has what is no match or no rule.
         """
+        if isinstance(overrides, RuleSet):
+            raise TypeError(
+                "A rule set is overridden by a mapping, not by a rule set, which has a rule for "
+                "every kind of step: rules | dict(other.overrides) takes another's overrides."
+            )
         if not isinstance(overrides, Mapping):
             return NotImplemented
         kept = [k for k, (match, _) in enumerate(self.overrides) if match not in overrides]
@@ -137,8 +155,12 @@ def _check(where: Any, rule: Any, kinds: frozenset[str]) -> None:
     if rule is None and where == "other":
         return
     if isinstance(rule, type) or not callable(rule):
-        hint = f"; did you mean {rule.__name__}()?" if isinstance(rule, type) else "."
-        raise TypeError(f"{where}: expected a rule, got {rule!r}{hint}")
+        raise TypeError(f"{where}: expected a rule, got {shown(rule)}{hints.for_rule(rule)}")
+    if not hints.takes_view_and_multiplier(rule):
+        raise TypeError(
+            f"{where}: {describe(rule)} is no rule: it cannot be called as rule(view, m), which "
+            "returns the multipliers of the step's inputs."
+        )
     domain = getattr(rule, "kinds", None)
     if domain and kinds and kinds.isdisjoint(domain):
         raise TypeError(

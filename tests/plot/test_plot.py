@@ -158,6 +158,90 @@ def test_a_grid_of_pictures_alone(rng):
     assert len(plot.grid(rng.uniform(size=(2, 4, 4, 1)), {}).axes) == 2
 
 
+@pytest.mark.parametrize("shape", [(6, 9), (6, 9, 1), (6, 9, 3)])
+@pytest.mark.parametrize("overlays", [False, True])
+def test_a_grid_of_one_picture(rng, shape, overlays):
+    """As it is, without an axis in front."""
+    image, one = rng.uniform(size=shape), rng.normal(size=(6, 9, 3))
+    figure = plot.grid(image, {"lrp": one}, captions="cat", overlays=overlays)
+    wrapped = plot.grid(image[None], {"lrp": one[None]}, captions=["cat"], overlays=overlays)
+    assert tuple(figure.get_size_inches()) == tuple(wrapped.get_size_inches())
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [axes.get_title() for axes in wrapped.axes] == ["cat", "lrp", ""]
+    for axes, other in zip(figure.axes[:2], wrapped.axes, strict=False):
+        np.testing.assert_array_equal(pixels(axes), pixels(other))
+
+
+def test_grey_pictures_in_an_array_are_several(rng):
+    images, maps = rng.uniform(size=(2, 6, 9)), rng.normal(size=(2, 6, 9))
+    assert len(plot.grid(images, {"lrp": maps}).axes) == 5
+    assert len(plot.grid(list(images[:, :, :3]), {"lrp": maps[:, :, :3]}).axes) == 5
+
+
+@pytest.mark.parametrize(
+    "draw", [plot.heatmap, lambda one: plot.overlay(np.zeros(one.shape), one)], ids=["map", "over"]
+)
+@pytest.mark.parametrize("columns", [None, 2])
+def test_nothing_is_drawn_over(rng, draw, columns):
+    """After a grid, after another map, after something of the user's own."""
+    maps = {name: rng.normal(size=(2, 6, 6)) for name in ("a", "b")}
+    grid = plot.grid(rng.uniform(size=(2, 6, 6)), maps, columns=columns)
+    pyplot.figure()
+    pyplot.plot([0, 1])
+    lines = pyplot.gca()
+    for figure in (grid, lines.figure):
+        before = [len(axes.get_children()) for axes in figure.axes]
+        pyplot.figure(figure)
+        first = draw(rng.normal(size=(6, 6)))
+        second = draw(rng.normal(size=(6, 6)))
+        assert len({first.figure, second.figure, figure}) == 3
+        assert [len(axes.get_children()) for axes in figure.axes] == before
+
+
+def test_current_axes_that_are_empty_are_taken():
+    _, panels = pyplot.subplots(1, 2)
+    for panel in panels:
+        pyplot.sca(panel)
+        assert plot.heatmap(np.ones((2, 2))) is panel
+
+
+LONG = "Chesapeake Bay retriever on grass, seen from above (41 %)"
+
+
+def boxes(figure):
+    """Where the titles of a figure are, in pixels."""
+    figure.canvas.draw()
+    return [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+
+
+@pytest.mark.parametrize(
+    "name", ["compare_to_baseline", "epsilon_alpha2_beta1_flat", LONG, "W" * 40]
+)
+def test_long_titles_of_a_grid_take_lines_and_stay_in_the_picture(rng, name):
+    images, maps = rng.uniform(size=(2, 8, 8)), {"lrp": rng.normal(size=(2, 8, 8))}
+    maps[name] = maps["lrp"]
+    figure = plot.grid(images, maps, captions=[LONG, "cat"])
+    titles = boxes(figure)
+    for k, one in enumerate(titles):
+        assert one.x0 >= 0 and one.x1 <= figure.bbox.width and one.y1 <= figure.bbox.height + 1
+        assert not any(one.overlaps(other) for other in titles[k + 1 :])
+    shown = figure.axes[0].get_title()
+    assert "\n" in shown and " ".join(shown.split()) == LONG
+    assert figure.axes[1].get_title() == "lrp"
+
+
+def test_a_long_title_of_one_map_among_others_takes_lines():
+    figure, panels = pyplot.subplots(1, 3)
+    for panel in panels:
+        plot.heatmap(np.ones((4, 4)), panel, title=LONG)
+    titles = boxes(figure)
+    assert not any(a.overlaps(b) for a, b in zip(titles, titles[1:], strict=False))
+
+
+def test_lines_of_a_title_are_kept():
+    assert plot.heatmap(np.ones((4, 4)), title="a\n\nb").get_title() == "a\n\nb"
+
+
 def test_a_waterfall_leads_from_the_value_to_the_explained():
     axes = plot.waterfall(BOOKS)
     names = [label.get_text() for label in axes.get_yticklabels()]
