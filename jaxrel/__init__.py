@@ -9,6 +9,7 @@ heatmap = explain(images).sum(-1)
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import errors
 from . import rules as rules
 from . import rulesets as rulesets
 from ._call.multipliers import with_multipliers as with_multipliers
@@ -43,7 +44,8 @@ _LAZY = ("plot", "training")
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    hint = errors.did_you_mean(name, __dir__())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

@@ -95,12 +95,11 @@ def relevance(
       >>> relevance(lambda x: jnp.tanh(x @ jnp.array([1.0, -2.0])), "slope")(jnp.array([0.5, 0.25]))
       Array([ 0.5, -0.5], dtype=float32)
     """
+    check_function("relevance", fun)
+    rule_set = preset(default_rules(rules, baseline))
     both = value_and_relevance(
         fun, rules, argnums, baseline=baseline, biases=biases, has_aux=has_aux, chunk=chunk
     )
-
-    check_function("relevance", fun)
-    rule_set = preset(default_rules(rules, baseline))
 
     @functools.wraps(fun)
     def relevance_fun(*args: Any, **kwargs: Any) -> Any:

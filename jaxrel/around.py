@@ -155,6 +155,7 @@ def smooth(
       ValueError: ``n`` or ``chunk`` is below 1; shapes of sigma do not fit.
     """
     check_function("smooth", relevance_fn)
+    check_function("smooth: noise", noise)
     key = _one_key("smooth", key)
     n, chunk = count("smooth", n=n), count("smooth", chunk=chunk)
     varied = argnums_of(relevance_fn) if argnums is None else argnums
@@ -303,7 +304,7 @@ def _given(relevance_fn: Callable[..., Any], baseline: Any) -> Callable[..., Any
     raise TypeError(
         f"expected: {_name(relevance_fn)} carries no multipliers, as what jaxrel.relevance returns "
         "does, so it must be a function of one baseline that returns a relevance function; it "
-        f"returned {type(found).__name__}."
+        f"returned {'an array' if hasattr(found, 'shape') else type(found).__name__}."
     )
 
 
@@ -372,4 +373,7 @@ def _to(x: jax.Array, number: Any) -> jax.Array:
 
 
 def _range(x: jax.Array, axes: Any) -> jax.Array:
-    return jnp.ptp(x.astype(wide(x)), axes, keepdims=True)
+    try:
+        return jnp.ptp(x.astype(wide(x)), axes, keepdims=True)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"smooth: relative={axes!r} are no axes: {error}.") from None

@@ -59,6 +59,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object, letters: int = 120) -> str:
-    """A value as Python prints it, cut where it is long: arrays and trees of them are."""
-    text = repr(value)
+    """A value as Python prints it, in one line and cut where it is long; an array by its type."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if isinstance(shape, tuple) and dtype is not None:
+        return f"{dtype}[{', '.join(map(str, shape))}]"
+    text = " ".join(repr(value).split())
     return text if len(text) <= letters else f"{text[:letters]} ..."

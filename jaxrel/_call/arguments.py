@@ -42,6 +42,7 @@ class Arguments:
         self.single = hasattr(argnums, "__index__")
         self.argnums = _indices(argnums, len(args), _name(fun))
         explained = [args[k] for k in self.argnums]
+        self.leaves: list[Any]
         self.leaves, self.tree = jax.tree.flatten(explained)
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
@@ -69,7 +70,8 @@ class Arguments:
         for k, tree in zip(self.argnums, explained, strict=True):
             for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
                 _check_leaf(leaf, f"argument {k}{jax.tree_util.keystr(keys)}", _name(self.fun))
-        self.leaves = [jnp.asarray(leaf) for leaf in self.leaves]
+        shapes = jax.ShapeDtypeStruct  # what is only traced may be told by shape and dtype
+        self.leaves = [x if isinstance(x, shapes) else jnp.asarray(x) for x in self.leaves]
 
 
 def check_function(name: str, fun: Any) -> None:
@@ -89,6 +91,8 @@ _CALLS = {
     "relevance_vjp": "relevance_vjp(fun, x, rules=rules)",
     "integrated": "integrated(relevance(fun, rules), baseline)(x)",
     "smooth": "smooth(relevance(fun, rules), key, sigma)(x)",
+    "with_multipliers": "with_multipliers(relevance_fn, multipliers)",
+    "smooth: noise": "noise(key, shape, dtype)",
     "expected": "expected(relevance(fun, rules), baselines)(x)",
 }
 """How transformations are called that take more than a function and rules."""
@@ -171,8 +175,8 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | bool | int | float | complex) or hasattr(leaf, "dtype")
 
 
-def check_output(output: SplitOutput, has_aux: bool) -> None:
-    """Checks that the value to be explained is one array of real floats.
+def check_output(fun: Callable[..., Any], output: SplitOutput, has_aux: bool) -> None:
+    """Checks that the value of ``fun`` to be explained is one array of real floats.
 
     Raises:
       TypeError: it is not, or ``has_aux`` is given and it is no pair.
@@ -181,15 +185,15 @@ def check_output(output: SplitOutput, has_aux: bool) -> None:
     if has_aux:
         parts = value.children()
         if len(parts) != 2:
-            raise TypeError("has_aux=True: the function must return a pair (array, auxiliary).")
+            raise TypeError(f"has_aux=True: {_name(fun)} must return a pair (array, auxiliary).")
         value = parts[0]
     if not jax.tree_util.treedef_is_leaf(value) or value.num_leaves != 1 or 0 in output.static:
         hint = "" if has_aux else " (return the rest as auxiliary data with has_aux=True)"
         got = type(output.static[0]).__name__ if 0 in output.static else value
-        raise TypeError(f"The function must return one array of floats{hint}; got {got}.")
+        raise TypeError(f"{_name(fun)} must return one array of floats{hint}; got {got}.")
     aval = output.shapes[0]
     if not jnp.issubdtype(aval.dtype, jnp.floating):
         raise TypeError(
-            f"The function returned dtype {aval.dtype}; only real floating point values can be "
+            f"{_name(fun)} returned dtype {aval.dtype}; only real floating point values can be "
             "explained."
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -39,19 +40,37 @@ def beside(call: Arguments, tree: Any, what: str) -> Iterator[Beside]:
     Raises:
       TypeError: another tree, or leaves that are no real numbers.
     """
-    tree = tree(*call.args, **call.kwargs) if callable(tree) else tree
-    tree = tuple(tree) if isinstance(tree, list) and not call.single else tree
     full = call.select(call.restore(call.leaves))
+    given = jax.tree.structure(tree)
+    is_tree = not jax.tree_util.treedef_is_leaf(given) and given == jax.tree.structure(full)
+    if callable(tree) and not is_tree:  # a model may be both
+        tree = _made(tree, call, what)
+    tree = tuple(tree) if isinstance(tree, list) and not call.single else tree
     try:
         spread = jax.tree.map(lambda leaf, part: [leaf] * len(jax.tree.leaves(part)), tree, full)
     except ValueError:
+        sequence = isinstance(tree, list | tuple)
+        hint = " A list is a tree; jnp.asarray makes it an array." if sequence else ""
         raise TypeError(
             f"{what}: expected a tree like that of what is explained, "
-            f"{jax.tree.structure(full)}, or a prefix of it; got {jax.tree.structure(tree)}."
+            f"{jax.tree.structure(full)}, or a prefix of it; got {jax.tree.structure(tree)}.{hint}"
         ) from None
     places = [jax.tree_util.keystr(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(full)]
     for place, leaf, x in zip(places, jax.tree.leaves(spread), call.leaves, strict=True):
         yield Beside(what + place, _real(leaf, what + place), x)
+
+
+def _made(function: Callable[..., Any], call: Arguments, what: str) -> Any:
+    try:
+        inspect.signature(function).bind(*call.args, **call.kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"{what}: a function is called with the arguments of the explained one, and "
+            f"{getattr(function, '__name__', function)!r} cannot be: {error}."
+        ) from None
+    except ValueError:  # what has no signature
+        pass
+    return function(*call.args, **call.kwargs)
 
 
 def _real(leaf: Any, name: str) -> jax.Array:

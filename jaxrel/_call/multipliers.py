@@ -14,6 +14,8 @@ from typing import Any, Protocol, cast
 
 import jax
 
+from .arguments import check_function
+
 
 @dataclasses.dataclass(frozen=True)
 class Multipliers:
@@ -68,7 +70,12 @@ def with_multipliers(
 
     Returns:
       ``relevance_fn``.
+
+    Raises:
+      TypeError: either is no function.
     """
+    check_function("with_multipliers", relevance_fn)
+    check_function("with_multipliers", multipliers)
     vars(relevance_fn)["multipliers"] = Multipliers(multipliers, relevance_fn, argnums, compared)
     return cast(RelevanceFunction, relevance_fn)
 

@@ -146,7 +146,7 @@ class Explanation:
 def explain(call: Arguments, rules: RuleSet, has_aux: bool, baseline: Any = None) -> Explanation:
     """Checks and plans a call, and chooses the rules."""
     plan, output = trace(call, rules, explained=1)
-    check_output(output, has_aux)
+    check_output(call.fun, output, has_aux)
     chosen = assign(plan, rules, baseline is not None)
     needed = companioned(plan, chosen)
     inputs = zip(plan.inputs, call.leaves, strict=True)

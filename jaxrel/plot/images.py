@@ -37,7 +37,7 @@ def heatmap(
     Args:
       relevance: (H, W), or (H, W, C), whose channels are added; in any unit.
       axes: where to draw; None: pyplot's current axes if they are empty, else a new figure.
-      percentile: the colours end at this percentile of the magnitudes, in (0, 100]; None: at the
+      percentile: the colours end at this percentile of the magnitudes, in (1, 100]; None: at the
         largest one.
       limit: the colours end at this magnitude, in units of ``relevance``; so that several heatmaps
         share a scale. Not together with ``percentile``.
@@ -142,6 +142,11 @@ def grid(
       ValueError: as :func:`overlay`; there is no picture; captions or maps are not as many as the
         pictures; ``columns`` is less than 1.
     """
+    if not isinstance(relevances, Mapping):
+        raise TypeError(
+            "relevances: expected a mapping from titles to maps, {'lrp': relevance}; got "
+            f"{type(relevances).__name__}."
+        )
     if _is_one(images):
         captions = [captions] if isinstance(captions, str) and captions else captions
         images, relevances = [images], {title: [one] for title, one in relevances.items()}
@@ -198,6 +203,8 @@ def _is_one(images: Any) -> bool:
 
 def _pixels(relevance: Any) -> np.ndarray:
     """Relevance as float64 (H, W), the channels added, which no longer overflows or rounds."""
+    if callable(relevance):
+        raise TypeError("relevance: expected an array, got a function; draw what it returns.")
     values = np.asarray(relevance)
     if not np.can_cast(values.dtype, np.float64, "same_kind"):
         raise TypeError(f"relevance: expected real numbers, got {values.dtype}.")
@@ -244,6 +251,11 @@ def _limit(pixels: np.ndarray, percentile: float | None, limit: float | None) ->
         return largest
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile: expected a number in (0, 100], got {percentile!r}.")
+    if percentile <= 1:
+        raise ValueError(
+            f"percentile: {percentile!r} would hide all but the smallest; did you mean "
+            f"{100 * percentile:g} percent?"
+        )
     return float(np.percentile(magnitudes, percentile)) or largest
 
 

@@ -64,10 +64,15 @@ def waterfall(audit: Audit, axes: Axes | None = None, *, depth: int | None = Non
 
     Raises:
       ImportError: matplotlib is not installed.
+      TypeError: it is no audit.
       ValueError: a number is NaN or infinite; ``depth`` is less than 1.
     """
     if depth is not None and depth < 1:
         raise ValueError(f"depth: expected at least 1, got {depth}.")
+    if not hasattr(audit, "layers"):
+        raise TypeError(
+            f"audit: expected what jaxrel.audit(fun, rules)(x) returns, got {type(audit).__name__}."
+        )
     rows = _changes(audit.layers()[::-1], depth)
     value, explained = float(audit.value), float(audit.explained)
     changes = np.array([change for _, change in rows], float).reshape(-1, len(_FATES))

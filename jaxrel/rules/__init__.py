@@ -27,6 +27,7 @@ from .nonlinearity import Repeat as Repeat
 from .nonlinearity import Rescale as Rescale
 from .nonlinearity import RevealCancel as RevealCancel
 from .nonlinearity import Slope as Slope
+from .numerics import Stabilizer as Stabilizer
 from .parts import AlphaBeta as AlphaBeta
 from .parts import Gamma as Gamma
 from .parts import GeneralizedGamma as GeneralizedGamma

@@ -13,6 +13,7 @@ from .._plan.primitives import CONTROL, ELEMENTWISE, OPAQUE, STATE, WITHOUT_DERI
 from .._plan.steps import Plan, Step
 from ..errors import RuleError, UnsupportedPrimitive, UnusedMatchWarning, warn
 from ..rules import RuleFunction
+from . import hints
 from .matching import specificity
 from .ruleset import RuleSet, describe
 
@@ -149,8 +150,12 @@ def _warn_of_unused(plan: Plan, rules: RuleSet, used: set[int | None]) -> None:
         hit = [step for step in plan.walk() if specificity(match, step)]
         domain = getattr(rule, "kinds", None)
         suited = [step for step in hit if not domain or step.kind in domain]
+        end = "."
         if not hit:
             why = "matches no step of this function"
+            steps = list(plan.walk())
+            names = sorted({name for step in steps for name in step.names})
+            end = hints.for_unused(match, names, sorted({step.location for step in steps}))
         elif not suited:
             kinds = ", ".join(sorted({step.kind for step in hit}))
             why = f"matches only steps of kind {kinds}, for which the rule has no formula"
@@ -158,6 +163,6 @@ def _warn_of_unused(plan: Plan, rules: RuleSet, used: set[int | None]) -> None:
             why = "is overridden by other matches wherever it applies"
         warn(
             f"rules: {str(match)!r} -> {describe(rule)} {why}; summary(fun, rules)(*args) "
-            "shows the steps and their names.",
+            f"shows the steps and their names{end}",
             UnusedMatchWarning,
         )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 
 from .. import rules
-from ..errors import nearest
-from .matching import KINDS, First, Kind
+from ..errors import did_you_mean, nearest
+from .matching import KINDS, VARIANTS, First, Kind
 
 
 def for_rule_set(given: Any, presets: Iterable[Callable[..., Any]], rule_set: type) -> str:
@@ -24,23 +25,25 @@ def for_rule_set(given: Any, presets: Iterable[Callable[..., Any]], rule_set: ty
     if any(given is make for make in presets):
         name = given.__name__
         return f'; did you mean rulesets.{name}(), or "{name}"?'
+    if isinstance(given, types.ModuleType):
+        return "; did you mean rulesets.slope()?"
     if given is rule_set:
         return f"; did you mean {rule_set.__name__}()?"
-    leaves = jax.tree.leaves(given)
-    if any(hasattr(leaf, "shape") or isinstance(leaf, float) for leaf in leaves):
-        return "; did you mean relevance(fun, rules)(x)? That returns a function."
-    if isinstance(given, int | tuple | list):
-        return f"; did you mean argnums={given!r}?"
-    if isinstance(given, Mapping):
-        return ". A mapping overrides a rule set: rulesets.slope() | {...}."
     if callable(given):
         kinds = getattr(given, "kinds", None) or KINDS
         kind = next(kind for kind in KINDS if kind in kinds)
-        name = getattr(given, "__name__", repr(given)) + "()" * _is_rule_class(given)
+        name = f"{given.__name__}(...)" if _is_rule_class(given) else _name(given)
         return (
             f". One rule is no rule set; say where it applies: RuleSet({kind}={name}), or "
             f'rulesets.slope() | {{Kind("{kind}"): {name}}}.'
         )
+    if isinstance(given, Mapping) and all(map(callable, given.values())):
+        return ". A mapping overrides a rule set: rulesets.slope() | {...}."
+    leaves = jax.tree.leaves(given)
+    if any(hasattr(leaf, "shape") or isinstance(leaf, float) for leaf in leaves):
+        return ". What fun is called with goes into what is returned: relevance(fun, rules)(x)."
+    if isinstance(given, int | tuple | list):
+        return f"; did you mean argnums={given!r}?"
     return "."
 
 
@@ -56,8 +59,9 @@ def for_match(given: Any) -> str:
         return ". A rule is the value, not the key: {match: rule}."
     if isinstance(given, tuple | list | set | frozenset):
         return ". Give each match an entry of its own."
-    name = getattr(given, "__name__", "")
-    return f'; did you mean its name, "{name}"?' if callable(given) and name else "."
+    if callable(given) and _name(given).isidentifier():
+        return f'; did you mean its name, "{_name(given)}"?'
+    return "."
 
 
 def for_rule(given: Any) -> str:
@@ -69,7 +73,28 @@ def for_rule(given: Any) -> str:
         return f"; did you mean rules.{name}()?" if name else "."
     if isinstance(given, First | Kind):
         return ". That is a match, the key: {match: rule}."
+    if hasattr(given, "overrides"):
+        return ". A rule set has one for each kind of step: rules.matmul, say."
     return "."
+
+
+def for_unused(match: Any, names: Iterable[str], paths: Iterable[str]) -> str:
+    """The end of a message about a match that matched nothing.
+
+    Args:
+      match: the match.
+      names: names of the primitives and calls there are.
+      paths: the layer paths there are.
+    """
+    if not isinstance(match, str):
+        return "."
+    if match in (*KINDS, *VARIANTS):
+        return f'; did you mean Kind("{match}")?'
+    deeper = [path for path in paths if path.endswith(f"/{match}") or f"/{match}/" in path]
+    if deeper:
+        within = "" if any(path.endswith(match) for path in deeper) else "/**"
+        return f'; did you mean "**/{match}{within}"?'
+    return did_you_mean(match, (*names, *paths))
 
 
 def takes_view_and_multiplier(rule: Callable[..., Any]) -> bool:
@@ -81,6 +106,10 @@ def takes_view_and_multiplier(rule: Callable[..., Any]) -> bool:
     except ValueError:
         return True
     return True
+
+
+def _name(given: Any) -> str:
+    return getattr(given, "__name__", repr(given))
 
 
 def _is_rule_class(given: Any) -> bool:

@@ -311,9 +311,28 @@ def preset(rules: RuleSet | str) -> RuleSet:
     if rules not in _PRESETS:
         raise ValueError(
             f"No preset is called {rules!r}; there are {', '.join(_PRESETS)}"
-            f"{did_you_mean(rules, _PRESETS)}"
+            f"{_elsewhere(rules) or did_you_mean(rules, _PRESETS)}"
         )
     try:
         return _PRESETS[rules]()
     except TypeError as error:
         raise TypeError(f"Preset {rules!r} has no defaults: {error}.") from None
+
+
+def _elsewhere(name: str) -> str:
+    """The end of a message about a method that is no rule set but something around one."""
+    words = "".join(filter(str.isalpha, name.lower()))
+    found = next((call for method, call in _AROUND.items() if method in words), "")
+    return f"; that is {found}." if found else ""
+
+
+_AROUND = {
+    "integrated": 'jaxrel.integrated(relevance(fun, "gradient"), baseline)',
+    "smooth": 'jaxrel.smooth(relevance(fun, "gradient").multipliers, key, sigma)',
+    "expected": 'jaxrel.expected(relevance(fun, "gradient"), baselines)',
+    "shap": 'relevance(fun, "deeplift_rescale", baseline=references)',
+    "timesgradient": 'relevance(fun, "gradient")',
+    "xgradient": 'relevance(fun, "gradient")',
+    "saliency": 'relevance(fun, "gradient").multipliers, or jax.grad',
+}
+"""Methods by what is in their names, in letters alone."""
