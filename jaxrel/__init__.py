@@ -30,6 +30,8 @@ from .rules.numerics import Stabilizer as Stabilizer
 from .rulesets import First as First
 from .rulesets import Kind as Kind
 from .rulesets import RuleSet as RuleSet
+from .verify import Verification as Verification
+from .verify import verify as verify
 
 if TYPE_CHECKING:
     from . import plot as plot
