@@ -142,7 +142,7 @@ def verify(
         chosen = assign(plan, rule_set, baseline is not None)
         points = [call.leaves]
         if baseline is not None:
-            points.append(read_baseline(call, baseline).one())
+            points.append(read_baseline(call, baseline).at(0))
         return examine(plan, chosen, points)
 
     return verified

@@ -60,7 +60,7 @@ def _beside(rng: np.random.Generator, x: jax.Array) -> jax.Array:
     """Normal numbers of the size of ``x``, where a few masks by huge numbers do not count."""
     size = jnp.sum(jnp.clip(jnp.abs(x), 0, 1e3)) / max(x.size, 1)
     noise = rng.standard_normal(x.shape).astype(x.dtype)
-    return noise * jnp.where(size > 0, size, 1).astype(x.dtype)
+    return jnp.asarray(noise) * jnp.where(size > 0, size, 1).astype(x.dtype)
 
 
 def _plus(a: Sequence[Any], b: Sequence[Any]) -> tuple[Any, ...]:
@@ -138,11 +138,12 @@ def _bilinear(case: Case) -> Sides:
 
 
 def _divided(case: Case) -> Sides:
-    if len(case.x) < 2 or not hasattr(case.view, "power"):
+    power = getattr(case.view, "power", None)
+    if power is None or len(case.x) < 2:
         return
     f, (a, v), (c, _) = case.view.function, case.x, case.y
     yield f(a + c, v), f(a, v) + f(c, v)
-    yield f(a, 4 * v), f(a, v) * 4.0**-case.view.power
+    yield f(a, 4 * v), f(a, v) * 4.0**-power
 
 
 def _exponentials(case: Case) -> Sides:
@@ -183,7 +184,8 @@ def _system(case: Case) -> Sides:
 
 def _statistic(case: Case) -> Sides:
     """The statistic varies along fewer axes than what it scales, and grows with it."""
-    if len(case.x) < 2 or not hasattr(case.view, "power"):
+    power = getattr(case.view, "power", None)
+    if power is None or len(case.x) < 2:
         return
     a, v = (case.step.operands[k] for k in case.step.live)
     found = _source(case.plan, (a, v))
@@ -200,7 +202,7 @@ def _statistic(case: Case) -> Sides:
 
     (a0, v0), (a1, v1), (a2, v2) = at(0), at(_FAR), at(2 * _FAR)
     yield a2 - a0, 2 * (a1 - a0)
-    yield v2 - v0, 2 ** (1 / case.view.power) * (v1 - v0)
+    yield v2 - v0, 2 ** (1 / power) * (v1 - v0)
     value = case.view.inputs[1]
     constant = [jnp.all(value == jnp.take(value, jnp.array([0]), k)) for k in range(value.ndim)]
     fewer = value.size < case.x[0].size or any(constant)
