@@ -303,7 +303,7 @@ def _vjp(
 
         return made.output.restore(value), mean
     blamed = constants(made.plan, made.chosen, 1) if biases else {}
-    twins = None if references is None else references.leaves
+    twins = None if references is None else references.at(0)
     first, pullback, rest = made.vjp(twins, blamed, multiples)
 
     def relevances(m: Any) -> tuple[list[Any], Any]:

@@ -104,8 +104,10 @@ def integrated(
                 f"integrated: got {origin.many} baselines; jaxrel.expected averages over many."
             )
 
+        start = origin.at(0)
+
         def point(k: jax.Array) -> tuple[list[Any], Any, Any]:
-            return origin.leaves, jnp.asarray(nodes)[k], jnp.asarray(weights)[k]
+            return start, jnp.asarray(nodes)[k], jnp.asarray(weights)[k]
 
         return _contributions(call, point, steps, chunk)
 

@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import _compat
 from .arguments import Arguments
 from .averages import mean
 from .like import Beside, beside, broadcasts
@@ -29,27 +28,27 @@ class Baseline:
     """References for the leaves of the explained arguments.
 
     Attributes:
-      leaves: in the leaves' dtypes. A single reference has their shapes; where there are many they
-        have one more axis in front, and the others broadcast to the leaf's.
-      shapes: the leaves' shapes.
+      given: in the leaves' dtypes, and broadcast to them; where there are many, behind an axis of
+        these (of length 1 for what is the same for all).
+      like: the leaves.
       many: how many references there are; None: a single one.
     """
 
-    leaves: list[jax.Array]
-    shapes: list[tuple[int, ...]]
+    given: list[jax.Array]
+    like: list[jax.Array]
     many: int | None
 
     def at(self, k: int | jax.Array) -> list[jax.Array]:
-        """The reference of this number, in the leaves' shapes."""
-        if self.many is None:
-            return self.leaves
-        pairs = zip(self.leaves, self.shapes, strict=True)
-        return [jnp.broadcast_to(leaf[k if len(leaf) > 1 else 0], shape) for leaf, shape in pairs]
+        """The reference of this number, in the leaves' shapes and sharded alike."""
+        chosen = self.given
+        if self.many is not None:
+            chosen = [x0[k if len(x0) > 1 else 0] for x0 in self.given]
+        return [jnp.zeros_like(x) + x0 for x, x0 in zip(self.like, chosen, strict=True)]
 
     def mean(self, explain: Callable[[list[jax.Array]], Any], chunk: int) -> Any:
         """``explain`` of the one reference, or its mean over all, ``chunk`` of them at once."""
         if self.many is None:
-            return explain(self.leaves)
+            return explain(self.at(0))
         return mean("baseline", lambda k: explain(self.at(k)), self.many, chunk)
 
 
@@ -69,16 +68,13 @@ def read_baseline(call: Arguments, given: Any) -> Baseline:
     rows = list(beside(call, given, "baseline"))
     counts = {row.name: _references(row) for row in rows}
     many = _number(counts)
-    shapes = [row.x.shape for row in rows]
-    if many is None:
-        leaves = [jnp.broadcast_to(row.given, row.x.shape) for row in rows]
-    else:
+    found = [row.given.astype(row.x.dtype) for row in rows]
+    if many is not None:
         for row in rows:
             _check_sides(row, counts[row.name], many)
-        leaves = [row.given if counts[row.name] else row.given[None] for row in rows]
-    pairs = zip(leaves, rows, strict=True)
-    made = [_compat.vary_like(leaf.astype(row.x.dtype), row.x) for leaf, row in pairs]
-    return Baseline(made, shapes, many)
+        pairs = zip(found, rows, strict=True)
+        found = [x0 if counts[row.name] else x0[None] for x0, row in pairs]
+    return Baseline(found, [row.x for row in rows], many)
 
 
 def _references(row: Beside) -> int | None:
