@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _compat
-from ._call.arguments import Arguments
+from ._call.arguments import Arguments, check_function
 from ._call.baseline import read_baseline
 from ._execute.claims import Sides, claims_of
 from ._execute.explanation import trace
@@ -128,6 +128,7 @@ def verify(
       >>> print(verify(lambda x: jnp.tanh(x @ jnp.eye(2)).sum())(jnp.array([0.5, 0.25])))
       5 claims of 3 steps hold
     """
+    check_function("verify", fun)
     rule_set = preset(default_rules(rules, baseline))
 
     @functools.wraps(fun)

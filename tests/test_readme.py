@@ -110,6 +110,7 @@ def test_its_functions_run_on_its_example(rng):
         assert jnp.allclose(relevance, found, rtol=1e-5, atol=1e-7)
     assert jnp.array_equal(jaxrel.rewrite(fun, mine)(images), value)
     assert "conv" in str(jaxrel.summary(fun, mine)(images))
+    assert jaxrel.verify(fun, mine)(images)
     books = jaxrel.audit(fun, mine)(images)
     assert jnp.allclose(books.explained, found.sum(), rtol=1e-4)
     key, explain = jax.random.key(0), jaxrel.relevance(fun, mine)

@@ -24,6 +24,7 @@ from jaxrel import (
     smooth,
     summary,
     value_and_relevance,
+    verify,
     with_multipliers,
 )
 
@@ -50,7 +51,7 @@ def refused(call, *words, error=TypeError):
 
 # ----------------------------------------------------------------------------- what is no function
 
-TRANSFORMS = [relevance, value_and_relevance, rewrite, summary, audit]
+TRANSFORMS = [relevance, value_and_relevance, rewrite, summary, audit, verify]
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
