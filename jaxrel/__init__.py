@@ -39,6 +39,34 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+__all__ = [
+    "Audit",
+    "First",
+    "Kind",
+    "RuleError",
+    "RuleSet",
+    "Stabilizer",
+    "UnsupportedPrimitive",
+    "UnusedMatchWarning",
+    "Verification",
+    "audit",
+    "expected",
+    "integrated",
+    "plot",
+    "relevance",
+    "relevance_vjp",
+    "rewrite",
+    "rules",
+    "rulesets",
+    "smooth",
+    "summary",
+    "training",
+    "value_and_relevance",
+    "verify",
+    "with_multipliers",
+    "__version__",
+]
+
 _LAZY = ("plot", "training")
 """Imported when they are first asked for: most programs neither draw nor train."""
 
@@ -46,11 +74,9 @@ _LAZY = ("plot", "training")
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
-    hint = errors.did_you_mean(name, __dir__())
+    hint = errors.did_you_mean(name, __all__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:
-    hidden = ("importlib", "TYPE_CHECKING", "Any", "api", "around", "errors")
-    names = (name for name in globals() if not name.startswith("_") and name not in hidden)
-    return sorted({*names, *_LAZY, "__version__", "__doc__"})
+    return sorted(__all__)

@@ -1,7 +1,13 @@
 """The arrows between the rooms of the house go one way; its doors are the public names."""
 
 import ast
+import inspect
 import pathlib
+import pydoc
+import re
+from types import FunctionType, ModuleType
+
+import pytest
 
 import jaxrel
 
@@ -52,7 +58,46 @@ def test_few_files_lie_at_the_top_and_none_is_long():
         assert len(path.read_text().splitlines()) <= 400, path
 
 
-def test_dir_shows_the_public_names_only():
+DOORS = [jaxrel, jaxrel.rules, jaxrel.rulesets, jaxrel.training, jaxrel.plot]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_dir_a_star_and_help_show_the_public_names_only(door):
+    made: dict[str, object] = {}
+    exec(f"from {door.__name__} import *", made)
+    assert sorted(set(made) - {"__builtins__"}) == dir(door) == sorted(door.__all__)
+    assert not [name for name in dir(door) if name.startswith("_") and name != "__version__"]
+    text = pydoc.render_doc(door, renderer=pydoc.plaintext)
+    shown = [name for name in dir(door) if isinstance(getattr(door, name), type | FunctionType)]
+    assert all(re.search(rf"\b{name}\b", text) for name in shown)
     assert {"relevance", "rules", "rulesets", "training", "plot"} <= set(dir(jaxrel))
-    assert not any(name.startswith("_") and not name.startswith("__") for name in dir(jaxrel))
-    assert all(hasattr(jaxrel, name) for name in dir(jaxrel))
+
+
+@pytest.mark.parametrize("door", DOORS[1:], ids=lambda door: door.__name__)
+def test_nothing_public_is_left_out(door):
+    names = {n for n, value in vars(door).items() if not isinstance(value, ModuleType)}
+    assert {n for n in names if not n.startswith("_")} == set(door.__all__)
+
+
+def documented(thing):
+    """Public functions and classes of a door, and the public methods of its classes."""
+    for name in thing.__all__:
+        value = getattr(thing, name)
+        if isinstance(value, type):
+            yield name, value
+            methods = {n: m for n, m in vars(value).items() if isinstance(m, FunctionType)}
+            yield from ((f"{name}.{n}", m) for n, m in methods.items() if not n.startswith("_"))
+        elif isinstance(value, FunctionType):
+            yield name, value
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_what_is_public_says_what_it_does(door):
+    """And names each argument of a function that has a section on them."""
+    for name, thing in documented(door):
+        text = inspect.getdoc(thing)
+        assert text, name
+        if isinstance(thing, FunctionType) and "Args:" in text:
+            section = text.split("Args:")[1].split("Returns:")[0].split("Raises:")[0]
+            missing = [p for p in inspect.signature(thing).parameters if p not in section]
+            assert not set(missing) - {"self"}, (name, missing)

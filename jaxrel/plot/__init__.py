@@ -21,3 +21,14 @@ from .images import grid as grid
 from .images import heatmap as heatmap
 from .images import overlay as overlay
 from .waterfall import waterfall as waterfall
+
+__all__ = [
+    "grid",
+    "heatmap",
+    "overlay",
+    "waterfall",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

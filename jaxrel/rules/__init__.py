@@ -41,3 +41,48 @@ from .softmax import LogMean as LogMean
 from .unit import Flat as Flat
 from .unit import WSquare as WSquare
 from .unit import ZBox as ZBox
+
+__all__ = [
+    "AbsoluteValue",
+    "AlphaBeta",
+    "BetaSmooth",
+    "CrossMax",
+    "Detach",
+    "Epsilon",
+    "First",
+    "Flat",
+    "Gamma",
+    "GeneralizedGamma",
+    "Gradient",
+    "GuidedRelu",
+    "Half",
+    "Ignore",
+    "LogMean",
+    "Midpoint",
+    "Norm",
+    "Normalized",
+    "Pass",
+    "PathIntegral",
+    "PositiveWeights",
+    "Radial",
+    "Repeat",
+    "Rescale",
+    "RevealCancel",
+    "Rule",
+    "RuleFunction",
+    "Second",
+    "Shapley",
+    "Slope",
+    "SoftmaxLimit",
+    "Stabilizer",
+    "Unit",
+    "View",
+    "WSquare",
+    "ZBox",
+    "ZPlus",
+    "rule",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -11,7 +11,15 @@ means its defaults.
     assign      the rule of every step of a plan
 """
 
+from . import presets as presets
 from .matching import First as First
 from .matching import Kind as Kind
 from .presets import *  # noqa: F403 - the presets, and nothing else
 from .ruleset import RuleSet as RuleSet
+
+__all__ = ["First", "Kind", "RuleSet"]
+__all__ += presets.__all__
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

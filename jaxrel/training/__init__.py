@@ -43,3 +43,33 @@ from .references import mean as mean
 from .references import noise as noise
 from .references import on_background as on_background
 from .references import swap_background as swap_background
+
+__all__ = [
+    "Outcome",
+    "accumulate",
+    "another",
+    "blank",
+    "blur",
+    "energy",
+    "fill_background",
+    "in_mask_share",
+    "in_range_foreground",
+    "isnet",
+    "margin",
+    "mean",
+    "noise",
+    "on_background",
+    "outside_absolute",
+    "outside_absolute_squared",
+    "outside_share",
+    "outside_sum_absolute",
+    "outside_sum_squared",
+    "ranked_background",
+    "relevance_loss",
+    "right_reasons",
+    "swap_background",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
