@@ -136,6 +136,11 @@ def run_jaxpr(jaxpr: Jaxpr, arguments: Sequence[Any]) -> list[Any]:
     return jax_core.eval_jaxpr(inner, consts, *arguments)
 
 
+def run_call(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    """Executes what a call equation holds, with the derivative that this has by itself."""
+    return run_jaxpr(call_jaxpr(eqn), operands)
+
+
 def run_reducer(params: dict[str, Any], arguments: Sequence[Any]) -> list[Any]:
     """Executes the operation of a ``reduce_window`` on scalars."""
     return jax_core.eval_jaxpr(open_jaxpr(params["jaxpr"])[0], params["consts"], *arguments)
@@ -174,6 +179,34 @@ def custom_call_name(eqn: JaxprEqn) -> str:
     if eqn.primitive.name not in _CALL_JAXPR:
         return ""
     return str(eqn.params.get("name") or call_name(call_jaxpr(eqn)))
+
+
+def type_of(fun: Any, *operands: Any) -> Any:
+    """Returns the abstract value of ``fun(*operands)``, mesh axes over which it varies included."""
+    return open_jaxpr(jax.make_jaxpr(fun)(*operands))[0].outvars[0].aval
+
+
+_OF_JAX = str(pathlib.Path(str(jax.__file__)).parent)
+
+
+def is_of_jax(eqn: JaxprEqn) -> bool:
+    """Tells whether the function of a call is one of jax's own."""
+    return _OF_JAX in str(open_jaxpr(call_jaxpr(eqn))[0].debug_info.func_src_info)
+
+
+def trace_on(fun: Any, avals: Sequence[Any]) -> Jaxpr | None:
+    """Traces ``fun`` to a jaxpr on values of these shapes and dtypes.
+
+    Returns:
+      None where more than that would have to be known: manual mesh axes, shardings.
+    """
+    if any(getattr(getattr(aval, "mat", None), "varying", ()) for aval in avals):
+        return None
+    shapes = [
+        jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=getattr(a, "weak_type", False))
+        for a in avals
+    ]
+    return jax.make_jaxpr(fun)(*shapes)
 
 
 def zeros(aval: Any) -> jax.Array:

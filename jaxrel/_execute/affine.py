@@ -17,6 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from .. import _compat
+from .._plan.affine import is_arithmetic
+from .._plan.graph import Node
+from .._plan.primitives import ALL, of
 from .._plan.steps import Step
 
 
@@ -60,33 +63,41 @@ def take_apart(step: Step, values: Sequence[Any]) -> Affine:
         operands[live], operands[1 - live] = x, weight
         return _compat.bind(first.eqn, operands)[0]
 
-    def run(u: jax.Array, names: frozenset[str]) -> jax.Array:
-        """The chain from the matmul's result, leaving out arithmetic that is not asked for."""
+    def run(u: jax.Array, arithmetic: bool) -> jax.Array:
+        """The chain from the matmul's result, leaving out arithmetic if it is not asked for."""
         value = first.results[0]
         for node in chain:
-            if node.name not in _ARITHMETIC or node.name in names:
+            if arithmetic or not is_arithmetic(node):
                 operands = [u if v == value else env[v] for v in node.operands]
                 u = _compat.bind(node.eqn, operands)[0]
             value = node.results[0]
         return u
 
     x, weight = env[step.operands[step.live[0]]], env[first.operands[1 - live]]
-    arithmetic = {node.name for node in chain} & _ARITHMETIC
-    if arithmetic & _SCALES:
-        head = [n for n in chain[: _reshaped(chain)]]
+    if any(_scales(node, step) for node in chain):
+        head = chain[: _reshaped(chain)]
         weight = weight * _scale(first, head, env, live, jnp.shape(weight), weight.dtype)
     bias = None
-    if arithmetic & {"add", "sub"}:
-        u = jax.eval_shape(matmul, x, weight)
-        bias = run(jnp.zeros(u.shape, u.dtype), _ARITHMETIC)
-    return Affine(lambda x, w: run(matmul(x, w), frozenset()), weight, bias)
+    if any(_adds(node) for node in chain):
+        bias = run(_compat.zeros(_compat.type_of(matmul, x, weight)), arithmetic=True)
+    return Affine(lambda x, w: run(matmul(x, w), arithmetic=False), weight, bias)
 
 
-_ARITHMETIC = frozenset("add sub mul div neg".split())
-_SCALES = frozenset(["mul", "div", "neg"])
+def _adds(node: Node) -> bool:
+    """Tells whether a node of a chain adds a constant."""
+    return is_arithmetic(node) and of(node.name).linear == (ALL,) and len(node.operands) > 1
 
 
-def _reshaped(chain: Sequence[Any]) -> int:
+def _scales(node: Node, step: Step) -> bool:
+    """Tells whether a node of a chain scales the value, a change of sign included."""
+    if not is_arithmetic(node):
+        return False
+    made = {value for other in step.nodes for value in other.results}
+    position = next(k for k, value in enumerate(node.operands) if value in made)
+    return not _adds(node) or position in of(node.name).negated
+
+
+def _reshaped(chain: Sequence[Node]) -> int:
     """Where in the chain the first reshape is: scales come before it."""
     shaping = ("reshape", "squeeze", "expand_dims", "broadcast_in_dim")
     return next((k for k, node in enumerate(chain) if node.name in shaping), len(chain))
@@ -119,7 +130,9 @@ def _scale(first, chain, env, live: int, shape: tuple[int, ...], dtype: Any) -> 
     def scaled(u: jax.Array) -> jax.Array:
         value = first.results[0]
         for node in chain:
-            if node.name not in ("add", "sub"):
+            if _adds(node):
+                u = -u if node.operands.index(value) in of(node.name).negated else u
+            elif is_arithmetic(node) or node.name in ("transpose", "convert_element_type"):
                 operands = [u if v == value else env[v] for v in node.operands]
                 u = _compat.bind(node.eqn, operands)[0]
             value = node.results[0]

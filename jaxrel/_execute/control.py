@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import _compat
+from .._plan.functions import has_another_derivative
 from .._plan.steps import Plan, Step
 from .._plan.varying import cond_varying, scan_varying, varying
 from ..rules.numerics import difference
@@ -61,6 +62,7 @@ def _unless_plain(rebuild: Rebuild, is_call: bool = False):
     ) -> Both:
         plain = all(is_plain(body, chosen) for body in step.bodies)
         plain = plain and not (step.variant == "cond" and twins[0] is not None)
+        plain = plain and not has_another_derivative(step.nodes[0])
         if plain and (is_call or not run_body.tapped):
             eqn = step.nodes[0].eqn
             none = all(twin is None for twin in twins)

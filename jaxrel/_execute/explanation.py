@@ -48,10 +48,10 @@ def trace(
     with named_modules((*reachable(call.fun), *call.args)):
         jaxpr = jax.make_jaxpr(lambda *leaves: output.split(call(leaves)))(*call.leaves)
     facts = [INPUT for _ in call.leaves]
-    plan, _ = build_plan(
+    built = build_plan(
         jaxpr, facts, names=names, explained=explained, fold=rules.fold, parts=rules.parts
     )
-    return plan, output
+    return built.plan, output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def explain(call: Arguments, rules: RuleSet, has_aux: bool, baseline: Any = None
     """Checks and plans a call, and chooses the rules."""
     plan, output = trace(call, rules, explained=1)
     check_output(call.fun, output, has_aux)
-    chosen = assign(plan, rules, baseline is not None)
+    chosen = assign(plan, rules, baseline is not None, explained=1)
     needed = companioned(plan, chosen)
     inputs = zip(plan.inputs, call.leaves, strict=True)
     companions = {number: jnp.zeros_like(x) for number, x in inputs if number in needed}

@@ -15,12 +15,14 @@ from ..rules.base import Exponentials
 
 def find_exponentials(step: Step, values: Sequence[Any]) -> Exponentials:
     """Takes a ``softmax`` step apart, its operands having these values."""
+    assert step.shares is not None
+    shares = step.shares
     env = dict(zip(step.operands, values, strict=True))
-    (exp,) = (node for node in step.nodes if node.name in ("exp", "exp2"))
-    (summed,) = (node for node in step.nodes if node.name == "reduce_sum")
+    exp = None if shares.exponential is None else step.nodes[shares.exponential]
+    numbers = step.operands[step.live[0]] if exp is None else exp.results[0]
 
     def run(e: jax.Array, wanted: int) -> jax.Array:
-        found = {**env, exp.results[0]: e}
+        found = {**env, numbers: e}
         for node in step.nodes:
             if node is not exp and all(v in found for v in node.operands):
                 results = _compat.bind(node.eqn, [found[v] for v in node.operands])
@@ -29,7 +31,7 @@ def find_exponentials(step: Step, values: Sequence[Any]) -> Exponentials:
 
     return Exponentials(
         of=lambda e: run(e, step.results[0]),
-        total=lambda e: run(e, summed.results[0]),
-        log_base=1.0 if exp.name == "exp" else math.log(2),
-        is_share=step.nodes[-1].name != "log",
+        total=lambda e: run(e, shares.total),
+        log_base=None if exp is None else 1.0 if exp.name == "exp" else math.log(2),
+        is_share=shares.is_share,
     )

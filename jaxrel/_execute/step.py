@@ -25,6 +25,7 @@ from jax import lax
 
 from .. import _compat
 from .._plan.kinds import solve_operands
+from .._plan.primitives import of
 from .._plan.steps import Step
 from ..errors import RuleError
 from ..rules import Unit, View
@@ -48,6 +49,19 @@ def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
     for node in step.nodes:
         results = _compat.bind(node.eqn, [env[value] for value in node.operands])
         env.update(zip(node.results, results, strict=True))
+    return [env[value] for value in step.results]
+
+
+def _by_value(step: Step, values: Sequence[Any]) -> list[Any]:
+    """Like :func:`run_nodes`; calls that declare another derivative than their body's have that."""
+    if not step.by_value:
+        return run_nodes(step, values)
+    env = dict(zip(step.operands, values, strict=True))
+    for node in step.nodes:
+        operands = [env[value] for value in node.operands]
+        call = of(node.name).own_derivative and step.kind != "other"
+        run = _compat.run_call if call else _compat.bind
+        env.update(zip(node.results, run(node.eqn, operands), strict=True))
     return [env[value] for value in step.results]
 
 
@@ -167,7 +181,7 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         for k, value in zip(step.live, live, strict=True):
             replaced[k] = value
         windows = step.nodes[-1].name == "reduce_window"
-        out = reduced_windows(eqn, replaced) if windows else run_nodes(step, replaced)
+        out = reduced_windows(eqn, replaced) if windows else _by_value(step, replaced)
         return out[0] if single else tuple(out)
 
     eqn = step.nodes[-1].eqn
@@ -186,7 +200,8 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         nonneg=step.nonneg,
         homogeneous=step.homogeneous,
         selection=selection_of(eqn) if selects else None,
-        quotient=step.nodes[-1].name == "div",
+        quotient=step.kind in ("quotient", "normalization"),
+        power=step.power,
         exponentials=(lambda: find_exponentials(step, values)) if step.kind == "softmax" else None,
         affine=functools.cache(lambda: take_apart(step, values)) if is_matmul else None,
         system=functools.cache(lambda: take_system(step, values, results, run_nodes))

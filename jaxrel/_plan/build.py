@@ -12,19 +12,26 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from .. import _compat
 from . import paths
-from .activity import activity
 from .affine import find_affine, find_pools, find_scales
+from .facts import find_facts, is_operator
+from .functions import (
+    find_activations,
+    find_function,
+    has_another_derivative,
+    is_homogeneous,
+    nonlinearity,
+)
 from .graph import Call, Graph, Node, Path, flatten
-from .joins import find_joins, is_homogeneous
 from .kinds import kind_of
+from .known import Known
 from .naming import names_of
-from .nested import is_elementwise_call, plan_bodies
-from .patterns import find_normalization, find_products, find_softmax
-from .primitives import STATE
+from .nested import Built, plan_bodies
+from .primitives import of
+from .quotients import find_log_total, find_quotient, find_share, find_softmax, is_normalization
+from .readers import Readers
+from .roles import is_weights
 from .steps import Fact, Group, Plan, Step
-from .view import GraphView
 
 
 def build_plan(
@@ -36,7 +43,8 @@ def build_plan(
     explained: int | None = None,
     fold: bool = True,
     parts: bool = False,
-) -> tuple[Plan, list[Fact]]:
+    discrete: bool = False,
+) -> Built:
     """Reads a jaxpr into a plan.
 
     Args:
@@ -47,29 +55,23 @@ def build_plan(
       names: paths of parameter leaves by ``id``, to name layers without scopes.
       explained: how many of its first results are explained; None: all.
       fold: whether constant affine operations after a matmul belong to it.
-      parts: whether normalizations, and softmaxes whose denominator has a constant, are taken
-        apart.
+      parts: whether softmaxes whose denominator has a constant are taken apart.
+      discrete: whether rounding, signs and masks count by their value.
 
     Returns:
-      The plan and the facts of its results.
+      The plan, the facts of its results, and what is known of the graph.
     """
     graph = flatten(jaxpr, path, calls)
-    elementwise: set[int] = set()
-    index_of = {id(node): index for index, node in enumerate(graph.nodes)}
+    build = functools.partial(build_plan, names=names, fold=fold, parts=parts)
+    if discrete:
+        build = functools.partial(build, discrete=True)
 
-    def nest(node: Node, operands: Sequence[Fact]):
-        build = functools.partial(build_plan, names=names, fold=fold, parts=parts)
-        plans, results = plan_bodies(node, operands, build)
-        if is_elementwise_call(node, operands, plans):
-            elementwise.add(index_of[id(node)])
-        return plans, results
-
-    facts, bodies = activity(graph, inputs, nest, names)
-    view = GraphView(graph, facts, elementwise)
-    goals = graph.outputs[:explained]
-    groups = _find_groups(view, goals, fold, parts)
-    steps = [_step(view, group, bodies.get(i, ())) for i, group in _used(view, groups, goals)]
-    outputs = [facts[value] for value in graph.outputs]
+    known, bodies = find_facts(
+        graph, inputs, lambda node, facts: plan_bodies(node, facts, build), names, discrete
+    )
+    groups = _Groups(known, graph.outputs[:explained], bodies, fold, parts)
+    steps = [_step(known, group, bodies.get(i, ())) for i, group in groups.used()]
+    outputs = [known.facts[value] for value in graph.outputs]
     plan = Plan(
         steps=tuple(steps),
         inputs=graph.inputs,
@@ -80,127 +82,186 @@ def build_plan(
         avals=graph.avals,
         jaxpr=jaxpr,
     )
-    return plan, outputs
+    return Built(plan, outputs, known)
 
 
-def _find_groups(
-    view: GraphView, goals: Sequence[int], fold: bool, parts: bool
-) -> dict[int, Group]:
-    joins = find_joins(view)
-    softmaxes = find_softmax(view, parts)
-    products = find_products(view, softmaxes, joins)
-    normalizations = {} if parts else find_normalization(view)
-    groups = {**products, **joins, **softmaxes, **normalizations}
-    # what comes after a matmul belongs to it unless it is part of a group that is really used
-    used = [group for _, group in _used(view, groups, goals) if len(group.nodes) > 1]
-    taken = {index for group in used for index in group.nodes}
-    affine = find_affine(view, taken, fold)
-    later = {**find_pools(view, taken), **affine}
-    if not fold:
-        taken.update(index for group in later.values() for index in group.nodes)
-        later |= find_scales(view, taken)
-    return {**later, **groups}
+class _Groups:
+    """The groups of a graph's nodes; what is of several nodes is looked for where it is needed."""
+
+    def __init__(
+        self,
+        known: Known,
+        goals: Sequence[int],
+        bodies: Mapping[int, tuple[Plan, ...]],
+        fold: bool,
+        parts: bool,
+    ):
+        self.known, self.goals, self.bodies, self.parts = known, goals, bodies, parts
+        self.activations = find_activations(known)
+        self.found: dict[int, Group | None] = {}
+        self.later: dict[int, Group] = {}
+        readers = Readers(known, [v for v in goals if known.facts[v].live])
+        # what comes after a matmul belongs to it unless it is part of a group that is really used
+        used = [group for _, group in self.used() if len(group.nodes) > 1]
+        taken = {index for group in used for index in group.nodes}
+        affine = find_affine(known, readers, taken, fold)
+        self.later = {**find_pools(known, readers, taken), **affine}
+        if not fold:
+            taken.update(index for group in self.later.values() for index in group.nodes)
+            self.later |= find_scales(known, readers, taken)
+
+    def used(self) -> list[tuple[int, Group]]:
+        """The groups to execute, by the index of their last node and in order.
+
+        Found from the last node to the first: a group's last node stands for the whole group, and
+        nodes whose values nobody else needs vanish into it.
+        """
+        known = self.known
+        needed = set(known.graph.outputs)
+        explained = {value for value in self.goals if known.facts[value].live}
+        used = []
+        for index in range(len(known.nodes) - 1, -1, -1):
+            node = known.nodes[index]
+            if needed.isdisjoint(node.results) and not node.eqn.effects:
+                continue
+            stores = of(node.name).state and known.live(node)  # what reads it may be out of sight
+            if explained.isdisjoint(node.results) and not stores:
+                group = Group("constant", (index,))  # nothing but a stop_gradient follows
+            else:
+                group = self.of(index)
+            operands, live = _operands(known, group, [known.nodes[k] for k in group.nodes])
+            needed.update(operands)
+            if group.kind != "constant":
+                explained.update(operands[k] for k in live)
+            used.append((index, group))
+        return used[::-1]
+
+    def of(self, index: int) -> Group:
+        """The group that ends in a node."""
+        if index not in self.found:
+            self.found[index] = self._several(index)
+        return self.found[index] or self.later.get(index) or self._single(index)
+
+    def _several(self, index: int) -> Group | None:
+        """What is more than an operation: a softmax, a function, a quotient, attention."""
+        known = self.known
+        quotient = find_quotient(known, index)
+        share = None if quotient is None else find_share(known, quotient)
+        softmax = None if share is None else find_softmax(known, share, self.parts)
+        softmax = softmax or find_log_total(known, index)
+        if softmax is not None and not (self.parts and self._is_guarded(softmax)):
+            return softmax
+        function = find_function(known, index) or self.activations.get(index)
+        if function is not None:
+            return function
+        if quotient is not None:
+            normalizes = is_normalization(known, quotient)
+            return Group(
+                "normalization" if normalizes else "quotient",
+                quotient.nodes,
+                (quotient.numerator, quotient.denominator),
+                "scale" if normalizes else "",
+                power=quotient.power,
+            )
+        return self._product(index)
+
+    def _is_guarded(self, group: Group) -> bool:
+        return any(self.known.nodes[k].name == "add" for k in group.nodes)
+
+    def _product(self, index: int) -> Group | None:
+        """A product with its two sides told: weights or a gate first, the value second.
+
+        Operand order means nothing in a jaxpr (einsum may emit ``dot_general(value, weights)``).
+        """
+        known, node = self.known, self.known.nodes[index]
+        live = known.live(node)
+        if not of(node.name).bilinear or len(live) != 2 or node.name.startswith("bc"):
+            return None
+        sides = [node.operands[k] for k in live]
+        roles = [known.facts[v].role for v in sides]
+        contracted: list[Any] = [None, None]
+        if node.name == "dot_general":
+            contracted = list(node.eqn.params["dimension_numbers"][0])
+            contracted = [c or None for c in contracted]
+        for variant, first in (
+            ("attention", [is_weights(r, c) for r, c in zip(roles, contracted, strict=True)]),
+            ("gate", [r is not None and r.name == "sigmoid" for r in roles]),
+            ("gate", [r is not None and r.name == "nonlinear" for r in roles]),
+        ):
+            if sum(first) == 1:
+                ordered = sides if first[0] else sides[::-1]
+                return Group("product", (index,), tuple(ordered), variant)
+        return None
+
+    def _single(self, index: int) -> Group:
+        known, node = self.known, self.known.nodes[index]
+        live = known.live(node)
+        if node.stands_in:
+            return Group("linear", (index,))
+        if index in known.insides:
+            return nonlinearity(known, (index,), node.operands[live[0]])
+        if of(node.name).own_derivative and not self.bodies.get(index, (None,)):
+            return Group("other", (index,), by_value=has_another_derivative(node))
+        kind, variant = kind_of(node, live)
+        if kind == "matmul" and is_operator(known, node):
+            return Group("linear", (index,))
+        homogeneous = kind == "nonlinearity" and known.is_elementwise(
+            index, [node.operands[k] for k in live]
+        )
+        homogeneous = homogeneous and is_homogeneous(known, (index,), node.operands[live[0]])
+        return Group(kind, (index,), (), variant, homogeneous)
 
 
-def _used(
-    view: GraphView, groups: dict[int, Group], goals: Sequence[int]
-) -> list[tuple[int, Group]]:
-    """The groups to execute, by the index of their last node and in order.
-
-    Found from the last node to the first: a group's last node stands for the whole group, and nodes
-    whose values nobody else needs vanish into it.
-    """
-    nodes = view.graph.nodes
-    needed = set(view.graph.outputs)
-    explained = {value for value in goals if view.facts[value].live}
-    used = []
-    for index in range(len(nodes) - 1, -1, -1):
-        node = nodes[index]
-        if needed.isdisjoint(node.results) and not node.eqn.effects:
-            continue
-        stores = node.name in STATE and view.live(node)  # what reads it may be out of sight
-        if explained.isdisjoint(node.results) and not stores:  # nothing but a stop_gradient follows
-            group = Group("constant", (index,))
-        else:
-            group = groups.get(index) or _single(view, index)
-        operands, live = _operands(view, group, [nodes[k] for k in group.nodes])
-        needed.update(operands)
-        if group.kind != "constant":
-            explained.update(operands[k] for k in live)
-        used.append((index, group))
-    return used[::-1]
-
-
-def _single(view: GraphView, index: int) -> Group:
-    node = view.graph.nodes[index]
-    live = view.live(node)
-    if index in view.elementwise_calls:
-        (start,) = {node.operands[k] for k in live}
-        body = _is_homogeneous_call(view, index)
-        return Group("nonlinearity", (index,), (start,), homogeneous=body)
-    kind, variant = kind_of(node, live)
-    homogeneous = kind == "nonlinearity" and is_homogeneous(view, (index,), node.operands[live[0]])
-    return Group(kind, (index,), (), variant, homogeneous)
-
-
-def _is_homogeneous_call(view: GraphView, index: int) -> bool:
-    """Homogeneity of a custom-derivative call such as relu, read off its body."""
-    node = view.graph.nodes[index]
-    inputs = [view.facts[value] for value in node.operands]
-    graph = flatten(_compat.call_jaxpr(node.eqn))
-    facts, _ = activity(graph, inputs, lambda _, operands: ((), [operands[0]]), {})
-    inner = GraphView(graph, facts, ())
-    (start,) = (value for value in graph.inputs if facts[value].live)
-    return is_homogeneous(inner, tuple(range(len(graph.nodes))), start)
-
-
-def _step(view: GraphView, group: Group, bodies: tuple[Plan, ...]) -> Step:
-    nodes = tuple(view.graph.nodes[index] for index in group.nodes)
+def _step(known: Known, group: Group, bodies: tuple[Plan, ...]) -> Step:
+    nodes = tuple(known.nodes[index] for index in group.nodes)
     last = nodes[-1]
-    operands, live = _operands(view, group, nodes)
+    operands, live = _operands(known, group, nodes)
     live_values = [operands[k] for k in live]
-    names, operation = names_of(view, nodes)
+    names, operation = names_of(known, group, nodes)
     return Step(
         kind=group.kind,
         variant=group.variant,
         operation=operation,
         names=names,
-        path=_path(view, group, nodes, operands),
+        path=_path(known, group, nodes, operands),
         nodes=nodes,
         operands=operands,
         live=live,
         results=last.results,
-        first=group.kind == "matmul" and all(view.facts[v].first for v in live_values),
-        nonneg=tuple(view.facts[v].nonneg for v in live_values),
+        first=group.kind == "matmul" and all(known.facts[v].first for v in live_values),
+        nonneg=tuple(known.facts[v].nonneg for v in live_values),
         homogeneous=group.homogeneous,
         linear_read=group.linear_read,
+        power=group.power,
+        shares=group.shares,
+        by_value=group.by_value,
         bodies=bodies if group.kind == "control" else (),
-        shapes=(_shapes(view.graph, live_values), _shapes(view.graph, last.results)),
+        shapes=(_shapes(known.graph, live_values), _shapes(known.graph, last.results)),
     )
 
 
-def _operands(view: GraphView, group: Group, nodes: Sequence[Node]):
+def _operands(known: Known, group: Group, nodes: Sequence[Node]):
     """Value numbers a step reads and which of them are live.
 
     A node on its own has the operands of its equation, in their order. A group has each value once:
     as a function of x, ``x * x`` has one operand.
     """
     if not group.live:
-        return nodes[0].operands, tuple(view.live(nodes[0]))
+        return nodes[0].operands, tuple(known.live(nodes[0]))
     made = {value for node in nodes for value in node.results}
     outside = dict.fromkeys(v for node in nodes for v in node.operands if v not in made)
     constants = [v for v in outside if v not in group.live]
     return (*group.live, *constants), tuple(range(len(group.live)))
 
 
-def _path(view: GraphView, group: Group, nodes: tuple[Node, ...], operands) -> Path:
+def _path(known: Known, group: Group, nodes: tuple[Node, ...], operands: Sequence[int]) -> Path:
     """Layer path by the modules' scopes, else by the parameter leaf that feeds the step."""
     scoped = paths.normalise(nodes[0].path)
     if group.kind == "matmul":
-        origins = [view.facts[v].origin for v in operands if view.facts[v].origin]
+        origins = [known.facts[v].origin for v in operands if known.facts[v].origin]
         return paths.prefer(scoped, origins)
     return scoped
 
 
-def _shapes(graph: Graph, values) -> tuple[str, ...]:
+def _shapes(graph: Graph, values: Sequence[int]) -> tuple[str, ...]:
     return tuple(graph.avals[value].str_short(short_dtypes=True) for value in values)

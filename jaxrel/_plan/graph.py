@@ -15,10 +15,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from .. import _compat
-from .primitives import CALLS, CONTROL, OPAQUE
+from .primitives import CONTROL, OPAQUE, of
 
 Path = tuple[str, ...]
 
@@ -48,6 +49,8 @@ class Node:
       results: value numbers made.
       path: raw scope names from the outside in.
       calls: the unfolded calls around the equation, outermost first.
+      stands_in: it has the value of its first operand, and is explained as the second, the same
+        value computed in another way; see :mod:`jaxrel._plan.rewrite`.
     """
 
     eqn: Any
@@ -56,6 +59,7 @@ class Node:
     results: tuple[int, ...]
     path: Path
     calls: tuple[Call, ...]
+    stands_in: bool = False
 
     @property
     def source(self) -> str:
@@ -73,16 +77,35 @@ class Graph:
       inputs: value numbers of the jaxpr's arguments.
       outputs: value numbers of its results.
       constants: values of literals and closed-over constants by number.
+      literals: which of them are literals.
       avals: shape and dtype of each value number.
       calls: number, operands and results of each unfolded call, by number.
+      flattener: what numbers values.
     """
 
     nodes: list[Node]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     constants: dict[int, Any]
+    literals: set[int]
     avals: dict[int, Any]
     calls: dict[int, tuple[Call, tuple[int, ...], tuple[int, ...]]]
+    flattener: Any = None
+
+    def splice(
+        self, jaxpr: Any, inputs: Sequence[int], path: Path, calls: tuple[Call, ...]
+    ) -> tuple[list[Node], list[int]]:
+        """Numbers the values of another jaxpr, whose inputs are values of this graph.
+
+        Returns:
+          Its nodes, which are not entered, and the numbers of its results.
+        """
+        kept, self.nodes = self.nodes, []
+        self.flattener.made = {}  # what is equal may come later
+        inner, consts = _compat.open_jaxpr(jaxpr)
+        results = self.flattener.walk(inner, consts, inputs, path, calls)
+        nodes, self.nodes = self.nodes, kept
+        return nodes, results
 
 
 def flatten(jaxpr: Any, path: Path = (), calls: tuple[Call, ...] = ()) -> Graph:
@@ -93,8 +116,9 @@ def flatten(jaxpr: Any, path: Path = (), calls: tuple[Call, ...] = ()) -> Graph:
       path: scope names around the whole.
       calls: calls around the whole.
     """
-    graph = Graph([], (), (), {}, {}, {})
-    _Flattener(graph).run(jaxpr, path, calls)
+    graph = Graph([], (), (), {}, set(), {}, {})
+    graph.flattener = _Flattener(graph)
+    graph.flattener.run(jaxpr, path, calls)
     graph.nodes = list(_needed(graph))
     return graph
 
@@ -140,6 +164,8 @@ class _Flattener:
         key = (aval.str_short(), repr(content)) if np.ndim(content) == 0 else None
         if key is None or key not in self.literals:
             value = self.constant(content, aval)
+            if not isinstance(content, jax.Array):  # else a parameter that happens to be a scalar
+                self.graph.literals.add(value)
             if key is not None:
                 self.literals[key] = value
             return value
@@ -159,7 +185,7 @@ class _Flattener:
             operands = tuple(read(atom) for atom in eqn.invars)
             where = path + _compat.scopes(eqn)
             if _unfolds(eqn):
-                body, body_consts = _compat.open_jaxpr(eqn.params[CALLS[eqn.primitive.name]])
+                body, body_consts = _compat.open_jaxpr(eqn.params[of(eqn.primitive.name).body])
                 call = Call(str(eqn.params.get("name", "")), next(self.call_numbers), eqn)
                 results = self.walk(body, body_consts, operands, where, (*calls, call))
                 self.graph.calls[call.number] = (call, operands, tuple(results))

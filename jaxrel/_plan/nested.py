@@ -1,67 +1,111 @@
-"""Plans of what control flow holds: bodies of loops, branches, checkpoints, custom derivatives."""
+"""Plans of what control flow holds: bodies of loops, branches, checkpoints, custom derivatives.
+
+A function with a derivative of its own (``custom_jvp``, ``custom_vjp``) is what its body is: its
+books close by value, whatever slope its author declares. It is
+
+* one nonlinearity, if it is elementwise in one live value, an identity included;
+* entered, if its body is differentiable where the author says the call is;
+* entered with the discrete counting by its value (rounding, signs, masks), if it is not;
+* one step of kind ``other`` with the derivative that it declares, if that leads nowhere either.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from .. import _compat
+from .facts import Nested
 from .graph import Call, Node
+from .known import Known
+from .primitives import of
+from .roles import moved
 from .steps import Fact, Plan
 
-Build = Callable[..., tuple[Plan, list[Fact]]]
+
+class Built(NamedTuple):
+    """A plan, the facts of its results, and what it was made of."""
+
+    plan: Plan
+    results: list[Fact]
+    known: Known
 
 
-def plan_bodies(
-    node: Node, operands: Sequence[Fact], build: Build
-) -> tuple[tuple[Plan, ...], list[Fact]]:
+Build = Callable[..., Built]
+
+
+def plan_bodies(node: Node, operands: Sequence[Fact], build: Build) -> Nested:
     """Plans the jaxprs of a control node.
 
     Args:
       node: a ``scan``, ``cond``, ``remat2``, ``shard_map`` or call.
       operands: facts of its operands.
       build: :func:`jaxrel._plan.build.build_plan`.
-
-    Returns:
-      One plan for each jaxpr, and the facts of the node's results.
     """
-    match node.name:
-        case "scan":
-            return _scan(node, operands, build)
-        case "cond":
-            return _cond(node, operands, build)
-        case "remat2" | "shard_map":
-            jaxpr = node.eqn.params["jaxpr"]
-        case _:
-            jaxpr = _compat.call_jaxpr(node.eqn)
-    name = _compat.custom_call_name(node.eqn)
-    calls = (*node.calls, Call(name, -1, node.eqn))
-    plan, results = build(jaxpr, operands, node.path, calls)
-    return (plan,), results
+    if node.name == "scan":
+        return _scan(node, operands, build)
+    if node.name == "cond":
+        return _cond(node, operands, build)
+    jaxpr = node.eqn.params[of(node.name).body]
+    calls = node.calls
+    if name := _compat.custom_call_name(node.eqn):
+        calls = (*calls, Call(name, -1, node.eqn))
+    built = build(jaxpr, operands, node.path, calls)
+    if not of(node.name).own_derivative:
+        return Nested((built.plan,), built.results)
+    if _is_elementwise(built, operands):
+        (result,) = built.results
+        return Nested((built.plan,), [result._replace(live=True)], built.known)
+    if _is_live(built):
+        return Nested((built.plan,), built.results)
+    counted = build(jaxpr, operands, node.path, calls, discrete=True)
+    results = [fact._replace(live=fact.depends) for fact in counted.results]
+    return Nested((counted.plan,) if _is_live(counted) else (), results)
 
 
-def _scan(node: Node, operands: Sequence[Fact], build: Build):
+def _is_live(built: Built) -> bool:
+    """Tells whether all floats that depend on the input are live."""
+    pairs = zip(built.known.graph.outputs, built.results, strict=True)
+    return all(fact.live or not fact.depends for v, fact in pairs if built.known.is_float(v))
+
+
+def _is_elementwise(built: Built, operands: Sequence[Fact]) -> bool:
+    """Tells whether a call is an elementwise function of one live value, and float as that is."""
+    known = built.known
+    depends = [k for k, fact in enumerate(operands) if fact.depends]
+    if len(depends) != 1 or not operands[depends[0]].live or len(built.results) != 1:
+        return False
+    (start,), (end,) = (known.graph.inputs[depends[0]],), known.graph.outputs
+    same = known.shape(start) == known.shape(end) and known.is_float(end)
+    return same and known.facts[end].depends and known.by_dependence.is_below(end, start)
+
+
+def _scan(node: Node, operands: Sequence[Fact], build: Build) -> Nested:
     """A carry is live, or of unknown sign, if it is so in any iteration: a fixpoint."""
     constants, carries = _compat.scan_arity(node.eqn.params)
-    before, after = operands[:constants], operands[constants + carries :]
+    before = operands[:constants]
+    after = [fact._replace(role=moved(fact.role, -1)) for fact in operands[constants + carries :]]
     carry = list(operands[constants : constants + carries])
     while True:  # each round can only add liveness or take away knowledge, so this ends
         facts = [*before, *carry, *after]
-        plan, results = build(node.eqn.params["jaxpr"], facts, node.path, node.calls)
-        merged = [merge(a, b) for a, b in zip(carry, results, strict=False)]
+        built = build(node.eqn.params["jaxpr"], facts, node.path, node.calls)
+        merged = [merge(a, b) for a, b in zip(carry, built.results, strict=False)]
         if merged == carry:
-            return (plan,), [*carry, *results[carries:]]
+            stacked = built.results[carries:]
+            stacked = [fact._replace(role=moved(fact.role, 1)) for fact in stacked]
+            return Nested((built.plan,), [*carry, *stacked])
         carry = merged
 
 
-def _cond(node: Node, operands: Sequence[Fact], build: Build):
+def _cond(node: Node, operands: Sequence[Fact], build: Build) -> Nested:
     index, *facts = operands
     branches = node.eqn.params["branches"]
-    plans, results = zip(*(build(b, facts, node.path, node.calls) for b in branches), strict=True)
-    merged = list(results[0])
-    for other in results[1:]:
-        merged = [merge(a, b) for a, b in zip(merged, other, strict=True)]
+    built = [build(b, facts, node.path, node.calls) for b in branches]
+    merged = list(built[0].results)
+    for other in built[1:]:
+        merged = [merge(a, b) for a, b in zip(merged, other.results, strict=True)]
     merged = [fact._replace(depends=fact.depends or index.depends) for fact in merged]
-    return plans, merged
+    return Nested(tuple(b.plan for b in built), merged)
 
 
 def merge(a: Fact, b: Fact) -> Fact:
@@ -72,32 +116,6 @@ def merge(a: Fact, b: Fact) -> Fact:
         nonneg=a.nonneg and b.nonneg,
         first=a.first and b.first,
         origin=a.origin if a.origin == b.origin else (),
+        made=a.made and b.made,
+        role=a.role if a.role == b.role else None,
     )
-
-
-def is_elementwise_call(node: Node, operands: Sequence[Fact], plans: tuple[Plan, ...]) -> bool:
-    """Tells whether a custom-derivative call is one elementwise function of one live value.
-
-    Such a call (relu, softplus, a user's own activation) is a nonlinearity with the derivative its
-    author gave it. Its plan shows that: nothing but elementwise steps of the same shape.
-    """
-    if node.name not in ("custom_jvp_call", "custom_vjp_call") or len(node.results) != 1:
-        return False
-    dependent = {v for v, fact in zip(node.operands, operands, strict=True) if fact.depends}
-    if len(dependent) != 1 or not all(f.live for f in operands if f.depends):
-        return False
-    shapes = set()
-    for step in plans[0].steps:
-        if step.kind == "constant":
-            continue
-        if step.kind not in ("nonlinearity", "linear", "sum", "maximum", "product", "quotient"):
-            return False
-        if step.names.isdisjoint(_ELEMENTWISE_CALL) and step.kind != "nonlinearity":
-            return False
-        shapes.update(shape for side in step.shapes for shape in side)
-    return len(shapes) <= 1 and bool(shapes)
-
-
-_ELEMENTWISE_CALL = frozenset(
-    "add sub mul div neg max min select_n convert_element_type copy".split()
-)

@@ -13,6 +13,19 @@ from typing import Any, NamedTuple
 from .graph import Node, Path
 
 
+class Role(NamedTuple):
+    """What a value is when it meets another in a product.
+
+    Attributes:
+      name: ``"weights"``: a linear combination of shares, of a softmax say; ``"sigmoid"``;
+        ``"nonlinear"``: an elementwise function that is not linear.
+      axes: of weights, the dimensions along which the shares add up; None: not known.
+    """
+
+    name: str
+    axes: frozenset[int] | None = None
+
+
 class Fact(NamedTuple):
     """What is known of a value before anything runs.
 
@@ -20,8 +33,11 @@ class Fact(NamedTuple):
       live: depends on an explained input through something differentiable.
       depends: depends on an explained input in any way (a comparison, an argmax ...).
       nonneg: every element is known to be >= 0.
-      first: reads an explained input through structural and constant affine operations only.
+      first: reads an explained input through no layer with parameters: it was moved, scaled,
+        shifted, resized.
       origin: path of the parameter leaf it was made from alone, where that has a name.
+      made: made of literals and counting alone: no parameter is in it.
+      role: see :class:`Role`.
     """
 
     live: bool = False
@@ -29,10 +45,27 @@ class Fact(NamedTuple):
     nonneg: bool = False
     first: bool = False
     origin: Path = ()
+    made: bool = False
+    role: Role | None = None
 
 
 CONSTANT = Fact()
 INPUT = Fact(live=True, depends=True, first=True)
+
+
+class Shares(NamedTuple):
+    """Where a softmax has its parts.
+
+    Attributes:
+      exponential: position in the step's nodes of what makes the exponentials; None: the step's
+        live operand is what is shared out.
+      total: number of the value that is their sum.
+      is_share: whether it is divided by (else its logarithm is taken).
+    """
+
+    exponential: int | None
+    total: int
+    is_share: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,8 +77,12 @@ class Group:
       variant: finer kind within ``kind``, or ``""``.
       nodes: indices into the graph's nodes, in order; the last one makes the results.
       live: value numbers of the step's live operands; empty: the live operands of its only node.
-      homogeneous: f(cx) = c f(x) for every c > 0.
+      homogeneous: f(cx) = c f(x) for every c > 0, and f' is the derivative of that.
       linear_read: (node, operand) positions of a read of x that f is linear in, if there is one.
+      power: of a quotient a / v^power.
+      shares: of a softmax.
+      by_value: it holds calls whose declared derivative may not be that of their body; what counts
+        is the body's.
     """
 
     kind: str
@@ -54,6 +91,9 @@ class Group:
     variant: str = ""
     homogeneous: bool = False
     linear_read: tuple[int, int] | None = None
+    power: float = 1.0
+    shares: Shares | None = None
+    by_value: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,9 +105,9 @@ class Step:
         ``normalization``, ``softmax``, ``sum``, ``linear``, ``other``, ``control``, or ``constant``
         (nothing live goes in or comes out).
       variant: ``dense`` or ``conv`` (matmul), ``attention`` or ``gate`` (product), ``selection``
-        or ``scatter`` (maximum), ``statistic`` or ``scale`` (normalization), ``pool`` (linear: a
-        mean), ``affine`` (linear: scales and shifts that were not folded), ``elementwise``,
-        ``polynomial``, ``decomposition`` or ``solve`` (other), or ``""``.
+        or ``scatter`` (maximum), ``scale`` (normalization), ``pool`` (linear: a mean), ``affine``
+        (linear: scales and shifts that were not folded), ``elementwise``, ``polynomial``,
+        ``decomposition`` or ``solve`` (other), or ``""``.
       operation: how a person would name it, ``silu`` or ``dot_general+add``.
       names: primitive and call names by which a rule set may match it.
       path: layer path, normalised.
@@ -75,9 +115,9 @@ class Step:
       operands: value numbers read; of a node on its own those of its equation, in order.
       live: positions of the live operands in ``operands``, in the order rules see them.
       results: value numbers made.
-      first: a matmul that reads an explained input through structural operations only.
+      first: a matmul that reads an explained input through no other layer.
       nonneg: for each live operand whether it is known to be >= 0.
-      homogeneous, linear_read: see :class:`Group`.
+      homogeneous, linear_read, power, shares, by_value: see :class:`Group`.
       bodies: nested plans of a control step.
       shapes: shapes of the live operands and of the results, for people.
     """
@@ -95,6 +135,9 @@ class Step:
     nonneg: tuple[bool, ...] = ()
     homogeneous: bool = False
     linear_read: tuple[int, int] | None = None
+    power: float = 1.0
+    shares: Shares | None = None
+    by_value: bool = False
     bodies: tuple[Plan, ...] = ()
     shapes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 

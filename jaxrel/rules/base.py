@@ -42,13 +42,15 @@ class View:
         the values it is taken of (padding is -inf for max, +inf for min); else None.
       minimum: whether the maximum is a minimum.
       variant: ``"dense"``, ``"conv"``, ``"attention"``, ``"gate"``, ``"selection"``,
-        ``"scatter"``, ``"statistic"``, ``"scale"``, ``"elementwise"``, ``"polynomial"``,
+        ``"scatter"``, ``"scale"``, ``"elementwise"``, ``"polynomial"``,
         ``"decomposition"``, ``"solve"`` or ``""``.
       factor: for a nonlinearity of the form f(x) = x g(x) (gelu, silu ...) what computes g(x);
         else None.
       nonneg: for each input whether it is known to be >= 0.
       homogeneous: for a nonlinearity whether f(c x) = c f(x) for every c > 0.
-      quotient: whether the step divides its first input by its second.
+      quotient: whether the step divides its first input by its second, or by a power of it; a
+        normalization does.
+      power: the power of the second input that is divided by.
       affine: for a matmul, what takes it apart into weights and bias
         (:class:`jaxrel._execute.affine.Affine`); else None.
       selection: for ``sort`` and ``top_k``, along which axis and in which order; else None.
@@ -68,6 +70,7 @@ class View:
     nonneg: tuple[bool, ...] = ()
     homogeneous: bool = False
     quotient: bool = False
+    power: float = 1.0
     affine: Callable[[], Affine] | None = None
     selection: Selection | None = None
     exponentials: Callable[[], Exponentials] | None = None
@@ -168,13 +171,13 @@ class Exponentials:
     Attributes:
       of: q, from exponentials to the step's output.
       total: from exponentials to the sum that they are divided by.
-      log_base: logarithm of the base, 1 for exp.
+      log_base: logarithm of the base, 1 for exp; None: the step's input are the exponentials.
       is_share: whether q divides by the total (softmax); else it takes its logarithm.
     """
 
     of: Callable[[jax.Array], jax.Array]
     total: Callable[[jax.Array], jax.Array]
-    log_base: float
+    log_base: float | None
     is_share: bool
 
 
@@ -270,6 +273,14 @@ class Rule:
             if hasattr(self, name):
                 check_number(self, name, 0, NO_POLE)
 
+    def reached(self, kind: str, variant: str, inputs: int) -> tuple[int, ...]:
+        """Positions of the live inputs that get anything, of a step of a kind with so many.
+
+        What is reached by none of its readers need not be explained.
+        """
+        del kind, variant
+        return tuple(range(inputs))
+
     def to_bias(self, view: View, m: Any) -> jax.Array:
         """Relevance that goes to the step's additive constants, in the output's shape or in all.
 
@@ -343,17 +354,17 @@ class Detach(Rule):
     """Part of the step is a constant and gets nothing.
 
     quotient: the denominator; all goes to the numerator. normalization: the statistic (the mean
-    that is subtracted stays linear). softmax: the logits, so the attention weights are constants
-    (CP-LRP, Ali et al. 2022).
+    that is subtracted stays linear; whatever else reads the statistic keeps its own). softmax: the
+    logits, so the attention weights are constants (CP-LRP, Ali et al. 2022).
     """
 
-    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
-        """Where a value is scaled by a statistic: what that gets is dropped at the statistic."""
-        return variant == "scale"
+    def reached(self, kind: str, variant: str, inputs: int) -> tuple[int, ...]:
+        """The numerator, if it is live."""
+        return (0,) if inputs > 1 else ()
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
-        if len(view.inputs) == 1:  # logits, a statistic, or the denominator below a constant
+        if len(view.inputs) == 1:  # logits, or the denominator below a constant
             return (None,)
         value, *rest = view.inputs
         _, pullback = jax.vjp(lambda v: view.function(v, *rest), value)

@@ -64,6 +64,10 @@ def _sum_to(s: jax.Array, x: jax.Array) -> jax.Array:
 class First(Rule):
     """All to a; b is a constant."""
 
+    def reached(self, kind: str, variant: str, inputs: int) -> tuple[int, ...]:
+        """The first."""
+        return (0,)
+
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
         return view.vjp(m)[0], None
@@ -72,6 +76,10 @@ class First(Rule):
 @rule("product")
 class Second(Rule):
     """All to b; a is a constant: with a gate or attention weights, all to the value (CP-LRP)."""
+
+    def reached(self, kind: str, variant: str, inputs: int) -> tuple[int, ...]:
+        """The second."""
+        return (1,)
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""

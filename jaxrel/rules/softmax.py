@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .base import Rule, View, rule
+from .base import Exponentials, Rule, View, rule
 from .numerics import divide, far, secant
 
 
@@ -37,18 +37,20 @@ class LogMean(Rule):
         assert view.baseline is not None
         parts, there = view.exponentials(), view.baseline.exponentials
         assert there is not None
-        v, v0 = (
-            _log_shares(u, p.total, p.log_base)
-            for u, p in ((view.inputs[0], parts), (view.baseline.inputs[0], there()))
-        )
+        (u,), (u0,) = view.inputs, view.baseline.inputs
+        v, v0 = _log_shares(u, parts), _log_shares(u0, there())
         mean = secant(jnp.exp, v, v0, jnp.exp(v), jnp.exp(v0))
         total, broadcast, weights = _total(parts.total, mean)
         scale = divide(broadcast(total), weights)
         # what comes next has the same relative slopes at any scale of the exponentials
         mean = divide(mean, scale, otherwise=1)
         _, pullback = jax.vjp(parts.of, mean)
-        sent = parts.log_base * mean * pullback(m)[0]
-        return scale * sent if parts.is_share else sent
+        sent = mean * pullback(m)[0]
+        sent = scale * sent if parts.is_share else sent
+        if parts.log_base is not None:
+            return parts.log_base * sent
+        log, log0 = _logarithm(u), _logarithm(u0)  # the input are exponentials: their own slope
+        return divide(sent, secant(jnp.exp, log, log0, jnp.exp(log), jnp.exp(log0)))
 
 
 def _total(total: Any, e: jax.Array):
@@ -57,9 +59,15 @@ def _total(total: Any, e: jax.Array):
     return out, lambda z: pullback(z)[0], pullback(jnp.ones_like(out))[0]
 
 
-def _log_shares(u: jax.Array, total: Any, log_base: float) -> jax.Array:
+def _log_shares(u: jax.Array, parts: Exponentials) -> jax.Array:
     """Log shares, log exp(u) / total; finite: -inf (a mask) is the farthest logit there is."""
-    u = log_base * far(u)
-    sums, broadcast, weights = _total(total, jnp.exp(u))
+    u = _logarithm(u) if parts.log_base is None else parts.log_base * far(u)
+    sums, broadcast, weights = _total(parts.total, jnp.exp(u))
     shares = u - divide(broadcast(jnp.log(jnp.where(sums > 0, sums, 1))), weights)
     return jnp.where(weights != 0, shares, math.log(jnp.finfo(u.dtype).tiny))
+
+
+def _logarithm(e: jax.Array) -> jax.Array:
+    """The logarithm of exponentials that may have become 0; finite."""
+    tiny = float(jnp.finfo(e.dtype).tiny)
+    return jnp.where(e > tiny, jnp.log(jnp.where(e > tiny, e, 1)), math.log(tiny))

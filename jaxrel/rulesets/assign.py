@@ -6,9 +6,11 @@ is named in a warning.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .. import _compat
+from .._plan.functions import has_another_derivative
 from .._plan.primitives import CONTROL, ELEMENTWISE, OPAQUE, STATE, WITHOUT_DERIVATIVE
 from .._plan.steps import Plan, Step
 from ..errors import RuleError, UnsupportedPrimitive, UnusedMatchWarning, warn
@@ -21,18 +23,22 @@ Assignment = dict[int, RuleFunction | None]
 """Rule by ``id`` of the step; None: the plain VJP."""
 
 
-def assign(plan: Plan, rules: RuleSet, compared: bool = False) -> Assignment:
+def assign(
+    plan: Plan, rules: RuleSet, compared: bool = False, explained: int | None = None
+) -> Assignment:
     """Chooses the rule of every step of ``plan``, nested plans included.
 
     Args:
       plan: the plan.
       rules: the rule set.
       compared: whether relevance is against a baseline.
+      explained: how many of its first outputs are explained; None: all.
 
     Returns:
-      Rules by ``id(step)``; None where the rule is the plain VJP on its step, so that the step can
-      be executed as it is. A control step is among them only where an override names it: a custom
-      derivative call given a rule as a whole.
+      Rules by ``id(step)``; None where the rule is the plain VJP on its step, or where nothing
+      arrives, so that the step can be executed as it is. A control step is among them where an
+      override names it, a custom derivative call given a rule as a whole, or where its author's
+      derivative is asked for.
 
     Raises:
       UnsupportedPrimitive: a live step has no rule.
@@ -42,6 +48,7 @@ def assign(plan: Plan, rules: RuleSet, compared: bool = False) -> Assignment:
     used: set[int | None] = set()
     _choose(plan, rules, compared, chosen, used)
     _warn_of_unused(plan, rules, used)
+    reach(plan, chosen, [k < (explained or len(plan.outputs)) for k in range(len(plan.outputs))])
     return chosen
 
 
@@ -55,6 +62,10 @@ def _choose(
         if step.kind == "control" and override is None:
             for body in step.bodies:
                 _choose(body, rules, compared, chosen, used)
+            declared = has_another_derivative(step.nodes[0])
+            if declared and all(is_plain(body, chosen) for body in step.bodies):
+                plain_rule = is_gradient(rules.nonlinearity, step)
+                chosen.update({id(step): None} if plain_rule else {})
             continue
         used.add(override)
         plain = is_gradient(rule, step, compared)  # jax says itself what it cannot differentiate
@@ -82,9 +93,62 @@ def is_plain(plan: Plan, chosen: Assignment) -> bool:
     for step in plan.steps:
         if chosen.get(id(step)) is not None:
             return False
-        if id(step) not in chosen and not all(is_plain(body, chosen) for body in step.bodies):
+        if id(step) in chosen:
+            continue
+        # an author's derivative is not that of the body, which is what is explained
+        if step.kind == "control" and has_another_derivative(step.nodes[0]):
+            return False
+        if not all(is_plain(body, chosen) for body in step.bodies):
             return False
     return True
+
+
+def reach(plan: Plan, chosen: Assignment, outputs: Sequence[bool], mark: bool = True) -> list[bool]:
+    """Finds what multipliers reach, and takes the rules away from what they do not.
+
+    Args:
+      plan: the plan.
+      chosen: the rules; None is entered for steps that get nothing.
+      outputs: for each output of the plan whether it gets anything.
+      mark: False: the rules are left alone.
+
+    Returns:
+      For each input of the plan whether it gets anything.
+    """
+    reached = {v for v, gets in zip(plan.outputs, outputs, strict=True) if gets}
+    for step in reversed(plan.steps):
+        if step.kind == "constant":
+            continue
+        gets = [value in reached for value in step.results]
+        if step.kind == "control" and id(step) not in chosen:
+            inside = _reach_inside(step, chosen, gets, mark)
+            reached.update(v for v, hit in zip(step.operands, inside, strict=True) if hit)
+        elif any(gets):
+            ask = getattr(chosen.get(id(step)), "reached", None)
+            places = range(len(step.live))
+            places = ask(step.kind, step.variant, len(step.live)) if ask else places
+            reached.update(step.operands[step.live[k]] for k in places)
+        elif mark:
+            chosen[id(step)] = None
+    return [value in reached for value in plan.inputs]
+
+
+def _reach_inside(step: Step, chosen: Assignment, gets: list[bool], mark: bool) -> Sequence[bool]:
+    """For each operand of a control step whether it gets anything from its results."""
+    if step.variant == "cond":
+        inside = [reach(body, chosen, gets, mark) for body in step.bodies]
+        return [False, *(any(hits) for hits in zip(*inside, strict=True))]
+    if step.variant != "scan":
+        return reach(step.bodies[0], chosen, gets, mark)
+    constants, carries = _compat.scan_arity(step.nodes[0].eqn.params)
+    while True:  # what a carry gets in one iteration it gets in the one before
+        inside = reach(step.bodies[0], chosen, gets, mark=False)
+        carried = inside[constants : constants + carries]
+        merged = [a or b for a, b in zip(gets, carried, strict=False)]
+        if merged == gets[:carries]:
+            break
+        gets = [*merged, *gets[carries:]]
+    return reach(step.bodies[0], chosen, gets, mark)
 
 
 def _has_derivative(step: Step) -> bool:

@@ -33,7 +33,6 @@ VARIANTS = {
     "gate": "product",
     "selection": "maximum",
     "scatter": "maximum",
-    "statistic": "normalization",
     "scale": "normalization",
     "pool": "linear",
     "affine": "linear",
@@ -77,7 +76,7 @@ class Kind:
 
     Attributes:
       name: a kind (``"matmul"``, ``"nonlinearity"`` ...) or a variant (``"conv"``, ``"dense"``,
-        ``"attention"``, ``"gate"``, ``"selection"``, ``"statistic"``, ``"scale"``,
+        ``"attention"``, ``"gate"``, ``"selection"``, ``"scale"``,
         ``"pool"``,
         ``"affine"``).
 

@@ -1,0 +1,198 @@
+"""Other spellings of the same value, explained by the usual one.
+
+Some programs compute a value in an order in which what is known of it is out of sight:
+
+* attention that is normalised after the product with the values, (sum_k e_k v_k) / sum_k e_k, which
+  is sum_k (e_k / sum e) v_k (Rabe and Staats 2021);
+* a value scaled by a statistic that has been multiplied by a live scale before,
+  x * (rsqrt(v) * scale), which is (x * rsqrt(v)) * scale.
+
+There the usual spelling is entered beside, and a last node *stands in* for it: it has the value as
+the program computes it, bit for bit, and hands all that it gets to the other. What nobody reads of
+the usual spelling is never computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import _compat
+from .graph import Node
+from .known import Known
+from .quotients import Quotient, _reciprocal, find_quotient
+from .readings import read, read_from
+
+
+@jax.custom_vjp
+def stand_in(value: jax.Array, usual: jax.Array) -> jax.Array:
+    """Returns ``value``; ``usual``, which is equal to it, gets its multiplier."""
+    del usual
+    return value
+
+
+stand_in.defvjp(lambda value, usual: (value, None), lambda _, m: (None, m))
+
+
+def rewritten(known: Known, node: Node) -> list[Node] | None:
+    """Nodes to enter in place of ``node``; None: it stays as it is.
+
+    Args:
+      known: the graph up to the node.
+      node: not yet entered.
+    """
+    live = [k for k, v in enumerate(node.operands) if known.facts[v].live]
+    if node.name not in ("div", "mul") or len(live) != 2 or len(node.results) != 1:
+        return None
+    if known.graph.avals[node.results[0]].dtype != known.graph.avals[node.operands[0]].dtype:
+        return None
+    return _deferred(known, node) or _live_scale(known, node)
+
+
+def _spliced(
+    known: Known, node: Node, usual: Callable[..., Any], operands: Sequence[int]
+) -> list[Node] | None:
+    """The nodes of ``usual(*operands)``, those of ``node``, and what stands in for it."""
+    graph = known.graph
+    avals = [graph.avals[v] for v in operands]
+    jaxpr = _compat.trace_on(usual, avals)
+    if jaxpr is None:
+        return None
+    result = graph.avals[node.results[0]]
+    nodes, (other,) = graph.splice(jaxpr, operands, node.path, node.calls)
+    if graph.avals[other].shape != result.shape or graph.avals[other].dtype != result.dtype:
+        return None
+    (value,) = (graph.flattener.number(result),)
+    last = _compat.trace_on(stand_in, [result, result])
+    if last is None:
+        return None
+    (eqn,) = _compat.open_jaxpr(last)[0].eqns
+    end = Node(eqn, "stand_in", (value, other), node.results, node.path, node.calls, True)
+    original = Node(node.eqn, node.name, node.operands, (value,), node.path, node.calls)
+    return [*nodes, original, end]
+
+
+def _deferred(known: Known, node: Node) -> list[Node] | None:
+    quotient = _quotient_of(known, node)
+    if quotient is None or quotient.power != 1:
+        return None
+    below = read(known, quotient.denominator, sums=True)
+    above = read(known, quotient.numerator, sums=False)
+    product = known.node(above.source)
+    if below.total is None or product is None or product.name != "dot_general" or above.factors:
+        return None
+    if len(known.live(product)) != 2:
+        return None
+    contracted, batch = product.eqn.params["dimension_numbers"]
+    for side in (0, 1):
+        labels = _side_labels(known, product, side, above.labels, above.rank)
+        weights = read_from(known, product.operands[side], labels, sums=False)
+        if weights.source != below.source or not _is_exponential(known, weights.source):
+            continue
+        if below.placed(below.factors) != weights.placed(weights.factors):
+            continue
+        places = {label: k for k, label in enumerate(weights.labels) if label is not None}
+        of_total = {k: label for k, label in enumerate(below.labels)}
+        inner = {k for label, k in places.items() if label >= above.rank}
+        if below.summed() != inner or below.groups or below.meshes:
+            continue
+        if any(of_total[k] != label for label, k in places.items() if label < above.rank):
+            continue
+        rank = len(known.shape(product.operands[side]) or ())
+        moves = [known.nodes[k] for k in sorted(above.path)]
+        order = [label if label is not None and label < above.rank else None for label in labels]
+        usual = _usual_attention(product, side, order, rank, moves, above.source)
+        return _spliced(known, node, usual, (*product.operands, quotient.denominator))
+    return None
+
+
+def _quotient_of(known: Known, node: Node) -> Quotient | None:
+    """The quotient that a node not yet entered ends; only the plain one."""
+    if node.name == "div":
+        return Quotient((), node.operands[0], node.operands[1], 1.0, node.operands[1])
+    return None
+
+
+def _is_exponential(known: Known, value: int) -> bool:
+    maker = known.node(value)
+    return maker is not None and maker.name in ("exp", "exp2")
+
+
+def _side_labels(known: Known, product: Node, side: int, labels: Sequence[Any], rank: int):
+    """Labels of one operand of a product, by those of its result; contracted ones are new."""
+    contracted, batch = product.eqn.params["dimension_numbers"]
+    size = len(known.shape(product.operands[side]) or ())
+    free = [k for k in range(size) if k not in contracted[side] and k not in batch[side]]
+    start = len(batch[0])
+    if side == 1:
+        start = len(labels) - len(free)
+    found: list[Any] = [None] * size
+    for k, dim in enumerate(batch[side]):
+        found[dim] = labels[k]
+    for k, dim in enumerate(free):
+        found[dim] = labels[start + k]
+    for k, dim in enumerate(contracted[side]):
+        found[dim] = rank + k
+    return found
+
+
+def _usual_attention(
+    product: Node, side: int, order: Sequence[Any], rank: int, moves: Sequence[Node], source: int
+) -> Callable[..., Any]:
+    """Returns (e / total) times v, moved as the program moves e times v."""
+
+    def usual(a: Any, b: Any, total: Any) -> Any:
+        operands = [a, b]
+        kept = [k for k in order if k is not None]
+        arranged = total[tuple(slice(None) if k in kept else 0 for k in range(total.ndim))]
+        arranged = jnp.transpose(arranged, [sorted(kept).index(k) for k in kept])
+        arranged = jnp.expand_dims(arranged, [k for k, label in enumerate(order) if label is None])
+        operands[side] = operands[side] / arranged
+        (y,) = _compat.bind(product.eqn, operands)
+        for node in moves:
+            (y,) = _compat.bind(node.eqn, [y])
+        return y
+
+    return usual
+
+
+def _live_scale(known: Known, node: Node) -> list[Node] | None:
+    """Recognises x * (r * scale), r = c / v^power: the product of x * r and scale."""
+    if node.name != "mul":
+        return None
+    for k in (0, 1):
+        value, other = node.operands[k], node.operands[1 - k]
+        reading = read(known, other, sums=False)
+        product = known.node(reading.source)
+        if product is None or product.name != "mul" or len(known.live(product)) != 2:
+            continue
+        if any(len(known.nodes[i].operands) != 1 for i in reading.path):
+            continue
+        for j in (0, 1):
+            if _reciprocal(known, product.operands[j]) is None:
+                continue
+            if find_quotient(known, known.producer[reading.source]) is None:
+                continue
+            moves = [known.nodes[i] for i in sorted(reading.path)]
+            operands = (value, product.operands[j], product.operands[1 - j])
+            return _spliced(known, node, _usual_scale(product, moves), operands)
+    return None
+
+
+def _usual_scale(product: Node, moves: Sequence[Node]) -> Callable[..., Any]:
+    """Returns (x * r) * scale, both moved as the program moves their product."""
+    shape = product.eqn.outvars[0].aval.shape
+
+    def moved(part: Any) -> Any:
+        part = jnp.broadcast_to(part, shape)
+        for node in moves:
+            (part,) = _compat.bind(node.eqn, [part])
+        return part
+
+    def usual(x: Any, r: Any, scale: Any) -> Any:
+        return (x * moved(r)) * moved(scale)
+
+    return usual
