@@ -115,6 +115,11 @@ def is_differentiable(primitive: Any) -> bool:
     return any(primitive in table for table in (ad.primitive_jvps, ad.primitive_transposes))
 
 
+def is_transposable(primitive: Any) -> bool:
+    """Tells whether jax can transpose a primitive by itself."""
+    return primitive in ad.primitive_transposes
+
+
 def is_tracer(value: Any) -> bool:
     """Tells whether a value is known only to an outer transformation."""
     return isinstance(value, jax_core.Tracer)

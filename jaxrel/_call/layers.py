@@ -120,8 +120,11 @@ _saved: list[tuple[type, str, Any]] = []
 
 
 @contextlib.contextmanager
-def named_modules(roots: Iterable[Any] = ()) -> Iterator[None]:
+def named_modules(roots: Iterable[Any] = ()) -> Iterator[set[str]]:
     """Opens scopes for the modules of linen and nnx for the time of a trace.
+
+    Yields:
+      A set that gets the scope names of the linen models that are called in that time.
 
     Args:
       roots: what the function reaches; nnx models among them are the roots of their modules' paths.
@@ -130,10 +133,17 @@ def named_modules(roots: Iterable[Any] = ()) -> Iterator[None]:
     Methods of nnx module classes are wrapped while any thread is inside, and only act in threads
     (contexts) that are.
     """
+    models: set[str] = set()
     if "flax" not in sys.modules:
-        yield
+        yield models
         return
     from flax import linen
+
+    def note(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if module.scope is not None and not module.path:
+            models.add(module.name or type(module).__name__)
+        return method(*args, **kwargs)
 
     modules: dict[int, tuple[Any, Path]] = {}
     if "flax.nnx" in sys.modules:
@@ -145,8 +155,8 @@ def named_modules(roots: Iterable[Any] = ()) -> Iterator[None]:
     token, path_token = _modules.set(modules), _current.set(())
     _install()
     try:
-        with linen.override_named_call(True):
-            yield
+        with linen.override_named_call(True), linen.intercept_methods(note):
+            yield models
     finally:
         _uninstall()
         _modules.reset(token)

@@ -67,7 +67,9 @@ def take_apart(step: Step, values: Sequence[Any]) -> Affine:
         """The chain from the matmul's result, leaving out arithmetic if it is not asked for."""
         value = first.results[0]
         for node in chain:
-            if arithmetic or not is_arithmetic(node):
+            if is_arithmetic(node) and not arithmetic:
+                pass
+            elif not of(node.name).identity or _compat.is_transposable(node.eqn.primitive):
                 operands = [u if v == value else env[v] for v in node.operands]
                 u = _compat.bind(node.eqn, operands)[0]
             value = node.results[0]

@@ -14,6 +14,7 @@ A step is a function of its live operands; what its rule leaves to its constants
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,44 +23,15 @@ import numpy as np
 
 from .. import _compat
 from .._plan.graph import Node
-from .._plan.paths import normalise
-from .._plan.primitives import BILINEAR, ODD, PARALLEL, SOLVES, SPARSE
+from .._plan.primitives import ALL, of
 from .._plan.steps import Plan, Step
 from ..rules import Rule
 from ..rulesets.assign import Assignment
 from .taps import Key
 
-_EVERY = range(1_000_000)
-_JOINT = {
-    "add": range(2),
-    "add_any": range(2),
-    "complex": range(2),
-    "concatenate": _EVERY,
-    "dynamic_update_slice": range(2),
-    "pad": range(2),
-    "scatter": (0, 2),
-    "scatter-add": (0, 2),
-    "scatter-max": (0, 2),
-    "scatter-min": (0, 2),
-    "scatter-sub": (0, 2),
-    "select_n": range(1, 1_000_000),
-    "sort": _EVERY,
-    "stack": _EVERY,
-    "sub": range(2),
-}
-"""Operands that enter side by side: f(a, c) is linear, or a selection, in all of them together."""
-
-_SCALES = BILINEAR | SPARSE | SOLVES | {"div", "scatter-mul", "select_and_scatter_add"}
-"""Linear in the live operand alone: 0 where that is 0."""
-
 _JOINTLY = frozenset({"matmul", "linear", "sum", "maximum"})
 _GIVING = _JOINTLY | {"nonlinearity", "other", "control"}
 """Kinds of steps whose constants have a part in what they make."""
-
-_RESHAPES = frozenset(
-    "broadcast_in_dim reshape squeeze expand_dims transpose convert_element_type copy".split()
-)
-"""What a constant may go through and still be the same one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +119,16 @@ def _is_reshaping(step: Step) -> bool:
         len(step.nodes) == 1
         and len(step.operands) == 1
         and len(step.results) == 1
-        and step.nodes[0].name in _RESHAPES
+        and _keeps(step.nodes[0])
         and jnp.issubdtype(step.nodes[0].eqn.invars[0].aval.dtype, jnp.inexact)
     )
+
+
+def _keeps(node: Node) -> bool:
+    """Tells whether all of a constant goes through a node, and it is still the same one."""
+    size = max(math.prod(node.eqn.invars[0].aval.shape), 1)
+    row = of(node.name)
+    return row.moves and not row.fills and math.prod(node.eqn.outvars[0].aval.shape) >= size
 
 
 def _of_plan(
@@ -176,7 +155,7 @@ def _of_step(
 ) -> Iterator[tuple[Key, Constant | None]]:
     """The constants of one step, and what it has beside them."""
     own = getattr(type(rule), "to_bias", Rule.to_bias) is not Rule.to_bias
-    if not (step.kind in _GIVING or own) or is_parallel(step):
+    if not (step.kind in _GIVING or own) or is_parallel(step) or step.nodes[-1].stands_in:
         return
     added, rest = [], not _is_zero_at_zero(step)
     if step.kind in _JOINTLY:
@@ -233,22 +212,30 @@ def _added(step: Step) -> tuple[list[tuple[Node, int]], bool]:
             for v, atom in zip(node.operands, node.eqn.invars, strict=True)
             if v not in inside and _is_inexact(atom.aval)
         ]
-        joint = [node.operands[k] for k in _joint(node) if k < len(node.operands)]
-        others = list(dict.fromkeys(v for v in others if v in joint or node.name not in _SCALES))
+        joint = node.operands if _is_joint(node) else ()
+        others = list(dict.fromkeys(v for v in others if v in joint or not _scales(node)))
         added += [(node, v) for v in others if v in joint and v not in made]
         rest |= _has_fill(node) or any(v in made or v not in joint for v in others)
         inside.update(node.results)
     return added, rest
 
 
-def _joint(node: Node):
-    return _JOINT.get(node.name, ())
+def _is_joint(node: Node) -> bool:
+    """Tells whether operands enter side by side: f(a, c) is linear, or a selection, in both."""
+    row = of(node.name)
+    return row.linear == (ALL,) or row.picks in ("scatter", "selection")
+
+
+def _scales(node: Node) -> bool:
+    """Tells whether a node is linear in its live operand alone: 0 where that is 0."""
+    row = of(node.name)
+    return bool(row.bilinear or row.factors or row.solves is not None or row.linear)
 
 
 def _has_fill(node: Node) -> bool:
     """Tells whether a parameter of a node is an additive constant."""
-    fill = node.eqn.params.get("fill_value")
-    return fill is not None and fill != 0 and bool(np.isfinite(fill))
+    fills = (node.eqn.params.get(name) for name in of(node.name).fills)
+    return any(fill is not None and fill != 0 and bool(np.isfinite(fill)) for fill in fills)
 
 
 def _is_inexact(aval: Any) -> bool:
@@ -257,15 +244,15 @@ def _is_inexact(aval: Any) -> bool:
 
 def is_parallel(step: Step) -> bool:
     """Tells whether each result of a step is made of the operand in its place, and of no other."""
-    return step.nodes[0].name in PARALLEL and len(step.operands) == len(step.results)
+    return of(step.nodes[0].name).parallel and len(step.operands) == len(step.results)
 
 
 def _path(step: Step, node: Node) -> str:
     """The layer a constant belongs to: a BatchNorm's own, where it follows a convolution."""
-    own, first = normalise(node.path), normalise(step.nodes[0].path)
+    own, first = node.layer, step.nodes[0].layer
     return "/".join(own) if own != first else step.location
 
 
 def _is_zero_at_zero(step: Step) -> bool:
-    odd = len(step.nodes) == 1 and step.nodes[0].name in ODD
-    return step.homogeneous or step.linear_read is not None or odd
+    known = len(step.nodes) == 1 and of(step.nodes[0].name).zero == 0
+    return step.homogeneous or step.linear_read is not None or known

@@ -45,11 +45,17 @@ def trace(
     call.check()
     names = leaf_paths(call.fun, call.args, call.kwargs)
     output = SplitOutput()
-    with named_modules((*reachable(call.fun), *call.args)):
+    with named_modules((*reachable(call.fun), *call.args)) as models:
         jaxpr = jax.make_jaxpr(lambda *leaves: output.split(call(leaves)))(*call.leaves)
     facts = [INPUT for _ in call.leaves]
     built = build_plan(
-        jaxpr, facts, names=names, explained=explained, fold=rules.fold, parts=rules.parts
+        jaxpr,
+        facts,
+        names=names,
+        roots=frozenset(models),
+        explained=explained,
+        fold=rules.fold,
+        parts=rules.parts,
     )
     return built.plan, output
 

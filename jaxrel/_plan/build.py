@@ -40,6 +40,7 @@ def build_plan(
     path: Path = (),
     calls: tuple[Call, ...] = (),
     names: Mapping[int, Path] = MappingProxyType({}),
+    roots: frozenset[str] = frozenset(),
     explained: int | None = None,
     fold: bool = True,
     parts: bool = False,
@@ -53,6 +54,7 @@ def build_plan(
       path: raw scope names around it.
       calls: names of the calls around it.
       names: paths of parameter leaves by ``id``, to name layers without scopes.
+      roots: names of scopes that stand for whole models.
       explained: how many of its first results are explained; None: all.
       fold: whether constant affine operations after a matmul belong to it.
       parts: whether softmaxes whose denominator has a constant are taken apart.
@@ -61,8 +63,8 @@ def build_plan(
     Returns:
       The plan, the facts of its results, and what is known of the graph.
     """
-    graph = flatten(jaxpr, path, calls)
-    build = functools.partial(build_plan, names=names, fold=fold, parts=parts)
+    graph = flatten(jaxpr, path, calls, roots)
+    build = functools.partial(build_plan, names=names, roots=roots, fold=fold, parts=parts)
     if discrete:
         build = functools.partial(build, discrete=True)
 
@@ -256,7 +258,7 @@ def _operands(known: Known, group: Group, nodes: Sequence[Node]):
 
 def _path(known: Known, group: Group, nodes: tuple[Node, ...], operands: Sequence[int]) -> Path:
     """Layer path by the modules' scopes, else by the parameter leaf that feeds the step."""
-    scoped = paths.normalise(nodes[0].path)
+    scoped = nodes[0].layer
     if group.kind == "matmul":
         origins = [known.facts[v].origin for v in operands if known.facts[v].origin]
         return paths.prefer(scoped, origins)

@@ -19,9 +19,8 @@ import jax
 import numpy as np
 
 from .. import _compat
+from .paths import Path, normalise
 from .primitives import CONTROL, OPAQUE, of
-
-Path = tuple[str, ...]
 
 
 class Call(NamedTuple):
@@ -48,6 +47,7 @@ class Node:
       operands: value numbers read, literals and constants included.
       results: value numbers made.
       path: raw scope names from the outside in.
+      layer: the layer path that they make.
       calls: the unfolded calls around the equation, outermost first.
       stands_in: it has the value of its first operand, and is explained as the second, the same
         value computed in another way; see :mod:`jaxrel._plan.rewrite`.
@@ -58,6 +58,7 @@ class Node:
     operands: tuple[int, ...]
     results: tuple[int, ...]
     path: Path
+    layer: Path
     calls: tuple[Call, ...]
     stands_in: bool = False
 
@@ -108,24 +109,30 @@ class Graph:
         return nodes, results
 
 
-def flatten(jaxpr: Any, path: Path = (), calls: tuple[Call, ...] = ()) -> Graph:
+def flatten(
+    jaxpr: Any,
+    path: Path = (),
+    calls: tuple[Call, ...] = (),
+    roots: frozenset[str] = frozenset(),
+) -> Graph:
     """Numbers the values of ``jaxpr``, unfolds its ``jit`` calls, and drops dead nodes.
 
     Args:
       jaxpr: open or closed.
       path: scope names around the whole.
       calls: calls around the whole.
+      roots: names of scopes that stand for whole models.
     """
     graph = Graph([], (), (), {}, set(), {}, {})
-    graph.flattener = _Flattener(graph)
+    graph.flattener = _Flattener(graph, roots)
     graph.flattener.run(jaxpr, path, calls)
     graph.nodes = list(_needed(graph))
     return graph
 
 
 class _Flattener:
-    def __init__(self, graph: Graph):
-        self.graph = graph
+    def __init__(self, graph: Graph, roots: frozenset[str]):
+        self.graph, self.roots = graph, roots
         self.values = itertools.count()
         self.call_numbers = itertools.count()
         self.made: dict[Any, list[int]] = {}
@@ -153,7 +160,8 @@ class _Flattener:
         if key is not None and key in self.made:
             return self.made[key]
         results = [self.number(var.aval) for var in eqn.outvars]
-        node = Node(eqn, eqn.primitive.name, operands, tuple(results), path, calls)
+        layer = normalise(path, self.roots)
+        node = Node(eqn, eqn.primitive.name, operands, tuple(results), path, layer, calls)
         self.graph.nodes.append(node)
         if key is not None:
             self.made[key] = results

@@ -9,23 +9,26 @@ modules. Here the raw stack of scopes is made into the path of the parameters:
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Sequence
 
 Path = tuple[str, ...]
 
 
 @functools.lru_cache(maxsize=4096)
-def normalise(scopes: Path) -> Path:
+def normalise(scopes: Path, roots: frozenset[str] = frozenset()) -> Path:
     """Makes a stack of scope names into a layer path.
 
-    Dropped are the class name of a linen model at the root, ``name.method`` entries beside their
-    module, einsum specifications, and equinox's class names (they tell no layer from another).
+    Dropped are a linen model's own name at the root, ``name.method`` entries beside their module,
+    einsum specifications, and equinox's class names (they tell no layer from another).
+
+    Args:
+      scopes: names from the outside in.
+      roots: names of the models that were called as the program was traced.
     """
     entries = [part for scope in scopes for part in scope.split("/") if part not in ("", "~")]
     entries = [e for e in entries if "->" not in e and not e.startswith(("eqx.", "_", "<"))]
     root = entries[0].split(".")[0] if entries else ""
-    if root in _linen_classes():
+    if root in roots:
         while entries and entries[0].split(".")[0] == root:
             entries = entries[1:]
     return tuple(name for i in range(len(entries)) if (name := _module(entries, i)))
@@ -36,18 +39,6 @@ def _module(entries: Sequence[str], index: int) -> str:
     head, dot, _ = entries[index].partition(".")
     beside = entries[max(index - 1, 0) : index + 2]
     return "" if dot and head in beside else head
-
-
-def _linen_classes() -> frozenset[str]:
-    linen = sys.modules.get("flax.linen")
-    if linen is None:
-        return frozenset()
-    names, stack = set(), [linen.Module]
-    while stack:
-        for cls in stack.pop().__subclasses__():
-            names.add(cls.__name__)
-            stack.append(cls)
-    return frozenset(names)
 
 
 def prefer(scoped: Path, origins: Sequence[Path]) -> Path:

@@ -176,7 +176,7 @@ _rows("reduce_scatter unreduced_reduce_scatter", linear=(ALL,), signed=True)
 _rows("scatter-add", linear=(ALL,), signed=True, sign="keeps")
 _rows("scatter-sub", linear=(ALL,), signed=True, negated=(2,))
 _rows(
-    "real imag complex conj fft select_and_gather_add select_and_scatter_add bcoo_extract "
+    "real imag complex conj fft bcoo_extract "
     "bcoo_fromdense bcoo_sort_indices bcoo_sum_duplicates bcoo_todense bcoo_transpose bcsr_extract "
     "bcsr_fromdense bcsr_todense coo_fromdense coo_todense csr_fromdense csr_todense todense",
     linear=(ALL,),
@@ -194,6 +194,7 @@ _rows(
     "coo_matvec csr_matmat csr_matvec",
     bilinear=True,
 )
+_rows("select_and_gather_add select_and_scatter_add", linear=(0,))
 _rows("spsolve", linear=(3,), underived=(0,))
 _rows("triangular_solve", linear=(1,), solves=1)
 _rows("tridiagonal_solve", linear=(3,), solves=3)

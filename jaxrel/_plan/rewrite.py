@@ -7,6 +7,9 @@ Some programs compute a value in an order in which what is known of it is out of
 * a value scaled by a statistic that has been multiplied by a live scale before,
   x * (rsqrt(v) * scale), which is (x * rsqrt(v)) * scale.
 
+* a constant that meets a smaller live value, ``c / s`` with a scalar s, which is a function of s
+  broadcast to c's shape.
+
 There the usual spelling is entered beside, and a last node *stands in* for it: it has the value as
 the program computes it, bit for bit, and hands all that it gets to the other. What nobody reads of
 the usual spelling is never computed.
@@ -14,16 +17,20 @@ the usual spelling is never computed.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .. import _compat
 from .graph import Node
+from .kinds import kind_of
 from .known import Known
-from .quotients import Quotient, _reciprocal, find_quotient
+from .primitives import of
+from .quotients import Quotient, find_quotient, is_normalization
 from .readings import read, read_from
 
 
@@ -45,11 +52,29 @@ def rewritten(known: Known, node: Node) -> list[Node] | None:
       node: not yet entered.
     """
     live = [k for k, v in enumerate(node.operands) if known.facts[v].live]
+    if len(live) == 1 and of(node.name).elementwise:
+        return _broadcast(known, node, live[0])
     if node.name not in ("div", "mul") or len(live) != 2 or len(node.results) != 1:
         return None
     if known.graph.avals[node.results[0]].dtype != known.graph.avals[node.operands[0]].dtype:
         return None
     return _deferred(known, node) or _live_scale(known, node)
+
+
+def _broadcast(known: Known, node: Node, live: int) -> list[Node] | None:
+    """A function of a live value that is broadcast: that of the value broadcast before."""
+    value, graph = node.operands[live], known.graph
+    shape, wanted = known.shape(value), known.shape(node.results[0])
+    if shape == wanted or kind_of(node, [live])[0] != "nonlinearity":
+        return None
+    assert shape is not None and wanted is not None
+    axes = range(len(wanted) - len(shape), len(wanted))
+    jaxpr = _compat.trace_on(lambda x: lax.broadcast_in_dim(x, wanted, axes), [graph.avals[value]])
+    if jaxpr is None:
+        return None
+    nodes, (larger,) = graph.splice(jaxpr, [value], node.path, node.calls)
+    operands = tuple(larger if k == live else v for k, v in enumerate(node.operands))
+    return [*nodes, dataclasses.replace(node, operands=operands)]
 
 
 def _spliced(
@@ -70,8 +95,10 @@ def _spliced(
     if last is None:
         return None
     (eqn,) = _compat.open_jaxpr(last)[0].eqns
-    end = Node(eqn, "stand_in", (value, other), node.results, node.path, node.calls, True)
-    original = Node(node.eqn, node.name, node.operands, (value,), node.path, node.calls)
+    original = dataclasses.replace(node, results=(value,))
+    end = dataclasses.replace(
+        node, eqn=eqn, name="stand_in", operands=(value, other), stands_in=True
+    )
     return [*nodes, original, end]
 
 
@@ -160,7 +187,7 @@ def _usual_attention(
 
 
 def _live_scale(known: Known, node: Node) -> list[Node] | None:
-    """Recognises x * (r * scale), r = c / v^power: the product of x * r and scale."""
+    """A value times (r * scale), where r is what normalizes it: the product of x * r and scale."""
     if node.name != "mul":
         return None
     for k in (0, 1):
@@ -171,10 +198,13 @@ def _live_scale(known: Known, node: Node) -> list[Node] | None:
             continue
         if any(len(known.nodes[i].operands) != 1 for i in reading.path):
             continue
+        inner = find_quotient(known, known.producer[reading.source])
+        if inner is None or is_normalization(known, inner):
+            continue
+        if not is_normalization(known, inner._replace(numerator=value)):
+            continue
         for j in (0, 1):
-            if _reciprocal(known, product.operands[j]) is None:
-                continue
-            if find_quotient(known, known.producer[reading.source]) is None:
+            if product.operands[j] != inner.divisor:
                 continue
             moves = [known.nodes[i] for i in sorted(reading.path)]
             operands = (value, product.operands[j], product.operands[1 - j])

@@ -366,7 +366,7 @@ WITHOUT_LINES = {
 
 @pytest.mark.parametrize("name", sorted(OUT_OF_REACH))
 def test_kinds_out_of_reach(name: str) -> None:
-    node = Node(eqn=None, name=name, operands=(0, 1), results=(2,), path=(), calls=())
+    node = Node(eqn=None, name=name, operands=(0, 1), results=(2,), path=(), layer=(), calls=())
     assert kind_of(node, [0]) == ("linear", "")
 
 
