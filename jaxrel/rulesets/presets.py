@@ -222,8 +222,8 @@ def compare_to_baseline(maximum: RuleFunction | None = None) -> RuleSet:
     """Compare to a baseline: with ``relevance(..., baseline=x0)``, sum(R) = f(x) - f(x0).
 
     The source text's second answer to biases, for every program: nonlinearities by the slope
-    between the two points, products at their midpoints, softmax by logarithmic means,
-    normalizations by their parts.
+    between the two points, products at their midpoints, quotients and normalizations solved from
+    their product, softmax by logarithmic means.
 
     Args:
       maximum: the rule for maxima: ``AbsoluteValue()`` (default), ``SoftmaxLimit()`` or
@@ -233,6 +233,7 @@ def compare_to_baseline(maximum: RuleFunction | None = None) -> RuleSet:
         nonlinearity=Rescale(),
         maximum=maximum or AbsoluteValue(),
         quotient=Midpoint(),
+        normalization=Midpoint(),
         softmax=LogMean(),
         parts=True,
     )

@@ -43,8 +43,8 @@ class RuleSet:
       fold: whether the constant affine operations that follow a matmul (running-average BatchNorm,
         scales) belong to it. False: it takes one bias add, and they are ``linear`` steps of their
         own, of the variant ``affine``.
-      parts: whether normalizations, and softmaxes whose denominator has a constant, are taken apart
-        into quotients, products and nonlinearities, each by its own rule.
+      parts: whether softmaxes whose denominator has a constant are taken apart into quotients and
+        nonlinearities, each by its own rule.
       optional: how many of the first overrides may match nothing without a warning: a preset's own.
 
     Raises:
