@@ -130,6 +130,8 @@ def is_linear(known: Known, region: tuple[int, ...], start: int) -> bool:
 def is_linear_in(known: Known, node: Node, positions: list[int]) -> bool:
     """Tells whether a node is linear in these of its operands, the others being constants."""
     row = of(node.name)
+    if row.dead:
+        return False
     if row.identity or node.name == "convert_element_type":
         return known.is_same(node)
     if row.bilinear:
