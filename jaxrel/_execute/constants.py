@@ -134,11 +134,9 @@ def _keeps(node: Node) -> bool:
 def _of_plan(
     plan: Plan, chosen: Assignment, loops: tuple[int, ...]
 ) -> Iterator[tuple[Key, Constant | None]]:
-    sources = _Sources(plan)
-    shifted = {step.operands[step.live[0]] for step in plan.steps if _is_share(step)}
+    sources, shifts = _Sources(plan), _shifts(plan)
     for step in plan.steps:
-        # what is subtracted from all logits of a softmax enters nothing
-        if step.kind == "constant" or (step.operation == "sub" and step.results[0] in shifted):
+        if step.kind == "constant" or id(step) in shifts:
             continue
         if step.bodies and id(step) not in chosen:
             yield from _of_control(step, sources, chosen, loops)
@@ -146,8 +144,26 @@ def _of_plan(
             yield from _of_step(step, chosen.get(id(step)), sources, loops)
 
 
-def _is_share(step: Step) -> bool:
-    return step.kind == "softmax" and step.nodes[-1].name != "log"
+def _shifts(plan: Plan) -> set[int]:
+    """The steps, by ``id``, that take from all logits of a softmax their own maximum.
+
+    Nothing comes of that. A constant that is not made of the input (distances, a mask) is one.
+    """
+    shares = (step for step in plan.steps if step.kind == "softmax" and not _is_log(step))
+    logits = {step.operands[step.live[0]] for step in shares}
+    depends = {v for v, live in zip(plan.inputs, plan.live_inputs, strict=True) if live}
+    found = set()
+    for step in plan.steps:
+        dependent = depends.intersection(step.operands)
+        if dependent:
+            depends.update(step.results)
+        if step.operation == "sub" and step.results[0] in logits and len(dependent) == 2:
+            found.add(id(step))
+    return found
+
+
+def _is_log(step: Step) -> bool:
+    return step.nodes[-1].name == "log"
 
 
 def _of_step(

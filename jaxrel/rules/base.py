@@ -291,6 +291,9 @@ class Rule:
         if view.candidates is not None or view.selection is not None:
             z, of_live = jax.jvp(view.function, view.inputs, view.inputs)
             f0 = jax.tree.map(lambda a, b: a if b.dtype == jax.dtypes.float0 else a - b, z, of_live)
+        elif view.affine is not None:  # W 0 = 0, without multiplying
+            f0 = view.affine().bias
+            f0 = jnp.zeros_like(view.output) if f0 is None else f0
         else:
             f0 = view.function(*(jnp.zeros_like(x) for x in view.inputs))
         f0 = jax.tree.map(lambda a, z: finite(jnp.where(a == z, far(a), a)), f0, view.output)

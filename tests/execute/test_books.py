@@ -211,3 +211,19 @@ def test_books_under_vmap_are_one_example_each():
         alone = audit(row, "epsilon")(x)
         for many, one in zip(books.amounts, alone.amounts, strict=True):
             np.testing.assert_allclose(many[k], one, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("rules", ["slope", "cp_lrp"])
+def test_what_is_taken_from_logits_is_blamed_unless_it_is_their_maximum(rules):
+    """Distances are a constant like any other, however they enter."""
+    far = jnp.abs(jnp.arange(3.0)[:, None] - jnp.arange(3.0))
+    x = jnp.concatenate([X, C[:1]])
+
+    def books(scores):
+        _, biases = relevance(lambda x: jax.nn.softmax(scores(x @ x.T)) @ x, rules, biases=True)(x)
+        return list(biases.values())
+
+    (less,), (more,) = books(lambda s: s - far), books(lambda s: s + (-far))
+    assert less.shape == far.shape
+    np.testing.assert_allclose(less, more, rtol=1e-12, atol=1e-15)
+    assert books(lambda s: s) == []
