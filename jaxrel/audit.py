@@ -34,6 +34,8 @@ from ._execute.taps import Key, Probes, wide
 from ._plan.steps import Step
 from .api import Rules, default_rules
 from .errors import RuleError
+from .rules import Gradient
+from .rulesets.assign import Assignment
 from .rulesets.presets import preset
 from .rulesets.ruleset import RuleSet, describe
 
@@ -191,7 +193,7 @@ def audit(
             )
         blamed = constants(made.plan, made.chosen, 1) if baseline is None else {}
         account = rows(made.plan, made.chosen, blamed)
-        labels = tuple(_label(row, blamed, rule_set) for row in account)
+        labels = tuple(_label(row, blamed, made.chosen, rule_set) for row in account)
         books = functools.partial(_books, made, blamed, account)
         references = made.baseline
         found = books(None) if references is None else references.mean(books, chunk)
@@ -236,11 +238,13 @@ def _amounts(row: Row, blamed: Mapping[Key, Constant], read: Probes) -> jax.Arra
     return jnp.stack(jnp.broadcast_arrays(arrived, handed_on, bias), -1)
 
 
-def _label(row: Row, blamed: Mapping[Key, Constant], rules: RuleSet) -> Label:
+def _label(row: Row, blamed: Mapping[Key, Constant], chosen: Assignment, rules: RuleSet) -> Label:
     if row.step is None:
         constant = blamed[row.constants[0]]
         return Label(constant.path, "constant", constant.operation, "", False)
-    rule, _ = rules.choose(row.step)
+    rule, override = rules.choose(row.step)
+    if row.step.kind == "control" and override is None:  # a call with the derivative it declares
+        rule = chosen[id(row.step)] or Gradient()
     step, stabilized = row.step, _stabilized(rule, row.step)
     return Label(step.location, step.kind, step.operation, describe(rule), stabilized)
 

@@ -35,6 +35,14 @@ shifted_tanh.defvjp(
 )
 
 
+@jax.custom_vjp
+def straight_through(x):
+    return jnp.round(x) + 0.25
+
+
+straight_through.defvjp(lambda x: (jnp.round(x) + 0.25, None), lambda _, m: (m,))
+
+
 def picture(x):
     return x.reshape(1, 2, 3, 1)
 
@@ -118,6 +126,12 @@ CONSERVED = {
     "a constant result": lambda x: jnp.full((2,), 3.0),
     "checkpoint": jax.checkpoint(lambda x: jnp.tanh(x @ W + B) @ W.T + C),
     "a constant argument of a checkpoint": lambda x: jax.checkpoint(jnp.add)(C, x),
+    "a call with its derivative": lambda x: layer(x, W, B),
+    "a shifted function with its derivative": lambda x: shifted_tanh(x, B),
+    "calls in a loop": lambda x: lax.scan(
+        lambda h, t: (shifted_tanh(h, B) + layer(t, W, B), h), B, x
+    ),
+    "a gradient of its author's": lambda x: straight_through(x @ W),
     "no element": lambda x: lax.scan(lambda h, t: (h + t, jnp.tanh(h)), B, x[:0]),
     "zero size": lambda x: jnp.concatenate([x[:0], C[:0]]) @ W + B,
 }
@@ -227,3 +241,12 @@ def test_what_is_taken_from_logits_is_blamed_unless_it_is_their_maximum(rules):
     assert less.shape == far.shape
     np.testing.assert_allclose(less, more, rtol=1e-12, atol=1e-15)
     assert books(lambda s: s) == []
+
+
+def test_a_call_that_keeps_its_derivative_is_one_row():
+    """By the gradient it is not entered: what is no part of R is its f(0)."""
+    fun = flat(CONSERVED["a call with its derivative"])
+    explained, biases = relevance(fun, "gradient", biases=True)(X)
+    np.testing.assert_allclose(explained.sum() + sum(biases.values()), fun(X).sum(), rtol=1e-12)
+    (label,) = (label for label in audit(fun, "gradient")(X).labels if label.kind == "control")
+    assert (label.operation, label.rule) == ("layer", "Gradient()")
