@@ -42,6 +42,11 @@ def open_jaxpr(jaxpr: Jaxpr) -> tuple[Any, Sequence[Any]]:
     return jaxpr, ()
 
 
+def is_jaxpr(value: Any) -> bool:
+    """Tells whether a parameter is a jaxpr, open or closed."""
+    return isinstance(value, jex_core.ClosedJaxpr | jex_core.Jaxpr)
+
+
 def scan_arity(params: dict[str, Any]) -> tuple[int, int]:
     """Returns how many operands of a ``scan`` are constants and how many are carries."""
     if "ft_in" in params:
@@ -123,6 +128,11 @@ def is_transposable(primitive: Any) -> bool:
 def is_tracer(value: Any) -> bool:
     """Tells whether a value is known only to an outer transformation."""
     return isinstance(value, jax_core.Tracer)
+
+
+def is_staged() -> bool:
+    """Tells whether what is computed becomes part of a program, and is not executed at once."""
+    return is_tracer(jax.numpy.asarray(np.float32(0)))
 
 
 def instantiate(cotangent: Any) -> Any:

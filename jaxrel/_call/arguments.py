@@ -149,8 +149,7 @@ class SplitOutput:
         """Nothing is known before the function is traced."""
         self.tree: Any = None
         self.static: dict[int, Any] = {}
-        self.leaves: list[Any] = []
-        self.shapes: list[Any] = []
+        self.shapes: list[Any] = []  # the arrays themselves would outlive their trace
 
     def split(self, out: Any) -> list[Any]:
         """Flattens ``out``, keeping aside the leaves that are no arrays."""
@@ -159,14 +158,14 @@ class SplitOutput:
         numbers = bool | int | float | complex
         self.static = {k: v for k, v in enumerate(leaves) if k and isinstance(v, numbers)}
         self.static |= {k: v for k, v in enumerate(leaves) if not _is_array(v)}
-        self.leaves = [v for k, v in enumerate(leaves) if k not in self.static]
-        self.shapes = [jax.typeof(v) for v in self.leaves]
-        return self.leaves
+        arrays = [v for k, v in enumerate(leaves) if k not in self.static]
+        self.shapes = [jax.typeof(v) for v in arrays]
+        return arrays
 
     def restore(self, arrays: Sequence[Any]) -> Any:
         """Puts other arrays in the places of those split off."""
         rest = iter(arrays)
-        total = len(self.static) + len(self.leaves)
+        total = len(self.static) + len(self.shapes)
         leaves = [self.static[k] if k in self.static else next(rest) for k in range(total)]
         return jax.tree.unflatten(self.tree, leaves)
 

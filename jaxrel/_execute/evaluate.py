@@ -23,7 +23,7 @@ from .._plan.primitives import OPAQUE
 from .._plan.steps import Plan, Step
 from ..rulesets.assign import Assignment, is_plain
 from .control import CONTROL_FLOW
-from .step import apply_rule, run_nodes, scope
+from .step import apply_rule, run_nodes, run_plain, scope
 from .switches import settle_constants
 from .taps import NO_TAPS, Probes, Taps, within
 from .units import companioned, hand_on, hands_on, meet
@@ -131,14 +131,17 @@ def run_step(
         rule = chosen.get(id(step))
         compared = any(twin is not None for twin in twins) and bool(step.results)
         base = [v if twin is None else twin for v, twin in zip(values, twins, strict=True)]
-        made = run_nodes(step, base) if compared else [None] * len(step.results)
+        made: list[Any] = [None] * len(step.results)
+        if compared:
+            made = run_plain(step, base, chosen.shared, is_twin=True)
         if rule is None:
-            results = run_nodes(step, values)
+            results = run_plain(step, values, chosen.shared)
         else:
             # against another constant f is no longer what its plan says
             moved = any(t is not None for k, t in enumerate(twins) if k not in step.live)
             seen = dataclasses.replace(step, homogeneous=False) if moved else step
-            results = apply_rule(seen, rule, values, companions, (base, made) if compared else None)
+            reference = (base, made) if compared else None
+            results = apply_rule(seen, rule, values, companions, reference, chosen.shared)
         return settle_constants(step, values, twins, results, made, run_nodes), made
 
 

@@ -28,11 +28,12 @@ from .._plan.kinds import solve_operands
 from .._plan.primitives import of
 from .._plan.steps import Step
 from ..errors import RuleError
-from ..rules import Unit, View
+from ..rules import Rule, Unit, View
 from ..rulesets.ruleset import describe
 from .affine import take_apart
 from .candidates import candidates, reduced_windows, selection_of
 from .exponentials import find_exponentials
+from .sharing import Compute, alike, shared
 from .systems import take_system
 
 
@@ -86,10 +87,16 @@ def _factor(step: Step, values: Sequence[Any]) -> Any:
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class _Differentiated:
-    """Which operands an enclosing differentiation asks for, kept with the residuals."""
+class _Asked:
+    """What is asked for on the way back, kept with the residuals.
+
+    Attributes:
+      operands: which of them an enclosing differentiation asks for.
+      units: how many companions there are.
+    """
 
     operands: tuple[bool, ...]
+    units: int
 
 
 Base = tuple[list[Any], list[Any]]
@@ -97,7 +104,12 @@ Base = tuple[list[Any], list[Any]]
 
 
 def apply_rule(
-    step: Step, rule: Any, values: list[Any], companions: list[Any], base: Base | None = None
+    step: Step,
+    rule: Any,
+    values: list[Any],
+    companions: list[Any],
+    base: Base | None = None,
+    own: dict[Any, Compute | None] | None = None,
 ) -> list[Any]:
     """Runs ``step`` with ``rule`` for its VJP.
 
@@ -108,12 +120,63 @@ def apply_rule(
       companions: of its live operands, for rules that emit to the unit input; see
         :mod:`jaxrel._execute.units`.
       base: if relevance is against a baseline, the step there.
+      own: what equal steps of this explanation share; see :mod:`jaxrel._execute.sharing`.
 
     Returns:
       The step's results.
     """
     leaves, rebuild = hyperparameters(rule)
     companions = companions if getattr(rule, "emits_unit", False) else []
+    operands = leaves, values, companions, base
+    like, is_staged = alike(step, rule), _compat.is_staged()
+    if like is None or own is None or not (like.lasting or is_staged):
+        return _ruled(step, _sender(step, rebuild))(*operands)
+    share = functools.partial(shared, like, own=own)
+    name = f"{type(rule).__name__}_{step.operation}"
+    send = share(name, lambda: _sender(like.step, rebuild), inline=False)
+    if not is_staged or not _is_ours(rule):
+        return _ruled(step, send)(*operands)
+    whole = share(step.operation, lambda: _ruled(like.step, send), inline=not _is_call(step))
+    return whole(*operands)
+
+
+def _is_ours(rule: Any) -> bool:
+    """Whether a rule makes no mistakes that must be reported with the place of its step."""
+    return type(rule).__module__.startswith(Rule.__module__.rpartition(".")[0])
+
+
+def run_plain(
+    step: Step, values: Sequence[Any], own: dict[Any, Compute | None], is_twin: bool = False
+) -> list[Any]:
+    """Runs ``step`` with the VJP that it has, which equal steps share.
+
+    Args:
+      step: any step.
+      values: of its operands.
+      own: what equal steps of this explanation share.
+      is_twin: whether the values are those at a baseline, which are not differentiated.
+    """
+    gains = _is_call(step) or not is_twin
+    if len(step.nodes) != 1 or not step.live or not gains or not _compat.is_staged():
+        return run_nodes(step, values)
+    like = alike(step)
+    if like is None:
+        return run_nodes(step, values)
+    name, inline = step.nodes[0].name, not _is_call(step)
+    return shared(like, name, lambda: _runner(like.step), own, inline)(*values)
+
+
+def _is_call(step: Step) -> bool:
+    """Whether the step is a call, lowered once for all that are equal as jax does."""
+    return any(_compat.is_jaxpr(part) for part in step.nodes[-1].eqn.params.values())
+
+
+def _runner(step: Step) -> Compute:
+    return lambda *values: run_nodes(step, values)
+
+
+def _ruled(step: Step, send: Compute) -> Compute:
+    """The step with ``send`` for its VJP."""
 
     @jax.custom_vjp
     def run(leaves: list[Any], values: list[Any], companions: list[Any], base: Base | None):
@@ -121,23 +184,24 @@ def apply_rule(
         return run_nodes(step, values)
 
     def forward(leaves: list[Any], values: list[Any], companions: list[Any], base: Base | None):
-        del companions
-        asked = _Differentiated(tuple(v.perturbed for v in values))
+        asked = _Asked(tuple(v.perturbed for v in values), len(companions))
         leaves, values = [v.value for v in leaves], [v.value for v in values]
         base = jax.tree.map(lambda v: v.value, base, is_leaf=lambda v: hasattr(v, "perturbed"))
         results = run_nodes(step, values)  # never run(): see the module's docstring
         return results, (leaves, values, results, base, asked)
 
     def backward(residuals: Any, m: list[Any]):
-        leaves, values, results, base, asked = residuals
         m = [_compat.instantiate(part) for part in m]
         with scope(step):
-            sent, units = _apply(step, rebuild(leaves), values, results, m, base)
-            sent.update(_plain(step, values, m, asked))
-        return None, [sent.get(k) for k in range(len(values))], units[: len(companions)], None
+            try:
+                sent, units = send(*residuals, m)
+            except _Malformed as error:
+                place = f"({step.operation}, {step.location or 'no layer'})"
+                raise RuleError(f"{error} {place}.") from None
+        return None, sent, units, None
 
     run.defvjp(forward, backward, symbolic_zeros=True)
-    return run(leaves, values, companions, base)
+    return run
 
 
 def hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
@@ -148,9 +212,10 @@ def hyperparameters(rule: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any
     """
     leaves, structure = jax.tree.flatten(rule)
     arrays = [k for k, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
+    fixed = [None if k in arrays else leaf for k, leaf in enumerate(leaves)]
 
     def rebuild(values: Sequence[Any]) -> Any:
-        new = list(leaves)
+        new = list(fixed)
         for k, value in zip(arrays, values, strict=True):
             new[k] = value
         return jax.tree.unflatten(structure, new)
@@ -210,6 +275,28 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
     )
 
 
+class _Malformed(Exception):
+    """What a rule returned is not what it should have; the place is still to be told."""
+
+
+def _sender(step: Step, rebuild: Callable[[Sequence[Any]], Any]) -> Compute:
+    """What a rule sends to a step's operands and to their companions, as a function of arrays."""
+
+    def send(
+        leaves: Sequence,
+        values: Sequence,
+        results: Sequence,
+        base: Base | None,
+        asked: _Asked,
+        m: list,
+    ) -> tuple[list[Any], list[Any]]:
+        sent, units = _apply(step, rebuild(leaves), values, results, m, base)
+        sent.update(_plain(step, values, m, asked))
+        return [sent.get(k) for k in range(len(values))], units[: asked.units]
+
+    return send
+
+
 def _apply(
     step: Step, rule: Any, values: Sequence, results: Sequence, m: list, base: Base | None
 ) -> tuple[dict[int, Any], list[Any]]:
@@ -220,22 +307,21 @@ def _apply(
     units = [part.relevance for part in sent if isinstance(part, Unit)]
     sent = [part.multiplier if isinstance(part, Unit) else part for part in sent]
     if len(sent) != len(view.inputs):
-        raise RuleError(
+        raise _Malformed(
             f"{describe(rule)} returned {len(sent)} multipliers for the {len(view.inputs)} live "
-            f"inputs of a {step.kind} step ({step.operation}, {step.location or 'no layer'})."
+            f"inputs of a {step.kind} step"
         )
     for part in sent:
         if part is not None and not hasattr(part, "astype"):
-            raise RuleError(
-                f"{describe(rule)} returned {part!r} for an input of a {step.kind} step "
-                f"({step.operation}, {step.location or 'no layer'}); expected an array, or None."
+            raise _Malformed(
+                f"{describe(rule)} returned {part!r} where an array or None is expected, for an "
+                f"input of a {step.kind} step"
             )
     for given, x in (*zip(sent, view.inputs, strict=True), *zip(units, view.inputs, strict=False)):
         if given is not None and given.shape != x.shape:
-            raise RuleError(
+            raise _Malformed(
                 f"{describe(rule)} returned a multiplier of shape {given.shape} for an input of "
-                f"shape {x.shape} of a {step.kind} step ({step.operation}, "
-                f"{step.location or 'no layer'})."
+                f"shape {x.shape} of a {step.kind} step"
             )
     # a step may compute in a wider type than its input has
     cast = [None if g is None else _narrow(g, x) for g, x in zip(sent, view.inputs, strict=True)]
@@ -251,7 +337,7 @@ def _narrow(m: Any, like: Any) -> Any:
     return jnp.clip(m, -limit, limit).astype(like.dtype)
 
 
-def _plain(step: Step, values: Sequence, m: list, asked: _Differentiated) -> dict[int, Any]:
+def _plain(step: Step, values: Sequence, m: list, asked: _Asked) -> dict[int, Any]:
     """The plain VJP for operands that are not live but are differentiated all the same."""
     others = [k for k, wanted in enumerate(asked.operands) if wanted and k not in step.live]
     if step.variant == "solve":  # jax cannot differentiate a solution by what only helps to find it

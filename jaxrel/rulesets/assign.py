@@ -19,8 +19,17 @@ from . import hints
 from .matching import specificity
 from .ruleset import RuleSet, describe
 
-Assignment = dict[int, RuleFunction | None]
-"""Rule by ``id`` of the step; None: the plain VJP."""
+
+class Assignment(dict[int, RuleFunction | None]):
+    """Rule by ``id`` of the step; None: the plain VJP.
+
+    Attributes:
+      shared: what equal steps share as long as these rules are in use.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.shared: dict[Any, Any] = {}
 
 
 def assign(
@@ -44,7 +53,7 @@ def assign(
       UnsupportedPrimitive: a live step has no rule.
       RuleError: a rule has no formula with a baseline, or none without.
     """
-    chosen: Assignment = {}
+    chosen = Assignment()
     used: set[int | None] = set()
     _choose(plan, rules, compared, chosen, used)
     _warn_of_unused(plan, rules, used)

@@ -1,0 +1,240 @@
+"""One trace for all equal steps.
+
+A secant is sixty operations; a hundred tanh layers need not trace, differentiate and lower it a
+hundred times. What equal steps do goes through one ``jax.jit``, and jax then does each of these
+once. XLA inlines the call of what a rule computes; the operations of the step itself jax inlines
+when it traces, so that nothing of the function that is explained changes.
+
+Two steps are equal if nothing that a rule can see tells them apart but the values it is given:
+their operations with all parameters, how these are wired, what is live, shapes and types, and the
+rule with its hyper-parameters, of which arrays are arguments. Everything else that a trace depends
+on (the types of the arguments, precision, meshes, 64 bits) is in the key of ``jax.jit``.
+
+Some parameters can be told only by what they *are*: a call with a derivative of its own holds a
+function, which may hold tracers. Steps with such a parameter are equal if they hold the same one,
+and what they share lives as long as the explanation.
+
+Not shared are rules that are plain functions, or of a class made within a function: they may read
+what is no argument. Nor are steps with effects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import _compat
+from .._plan.graph import Node
+from .._plan.steps import Step
+from ..rules import Rule
+
+Compute = Callable[..., Any]
+"""A function of arrays (and of pytrees with static parts) alone."""
+
+_KEPT = 4096
+"""How many functions are kept for later calls: those that were used last."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Like:
+    """What equal steps with equal rules have in common; compared by ``key`` alone.
+
+    Attributes:
+      key: what makes them equal.
+      lasting: whether the key is made of values, and holds nothing of one trace.
+      step: one of them, without what tells where it stands.
+    """
+
+    key: Any
+    lasting: bool = dataclasses.field(compare=False)
+    step: Step = dataclasses.field(compare=False)
+
+
+def alike(step: Step, rule: Any = None) -> Like | None:
+    """What other steps must have in common with this one to share its trace; None: none can.
+
+    Args:
+      step: not one of control flow.
+      rule: with its hyper-parameters; None: the plain VJP.
+    """
+    if step.bodies or any(node.eqn.effects for node in step.nodes) or not _is_pure(rule):
+        return None
+    reader = _Reader()
+    key = reader.rule(rule), reader.step(step)
+    try:
+        hash(key)
+    except TypeError:  # a parameter that is an array, say
+        return None
+    nodes = tuple(dataclasses.replace(node, path=(), calls=()) for node in step.nodes)
+    return Like(key, reader.lasting, dataclasses.replace(step, nodes=nodes, path=()))
+
+
+def shared(
+    like: Like, name: str, make: Callable[[], Compute], own: dict[Any, Compute | None], inline: bool
+) -> Compute:
+    """Returns ``make()`` jitted, or what was made for an equal step.
+
+    Args:
+      like: what they have in common.
+      name: what is made, for profiles.
+      make: makes it, of ``like.step`` and of what is in its key.
+      own: what is shared within this explanation only, from the second of equal steps on: most
+        have no second.
+      inline: whether its operations become the caller's.
+    """
+    part = _Part((like.key, name, inline), name, make, inline)
+    if like.lasting:
+        return _kept(part)
+    if part.key not in own:
+        own[part.key] = None
+        return make()
+    made = own[part.key] or part.jitted()
+    own[part.key] = made
+    return made
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Part:
+    key: Any
+    name: str = dataclasses.field(compare=False)
+    make: Callable[[], Compute] = dataclasses.field(compare=False)
+    inline: bool = dataclasses.field(compare=False)
+
+    def jitted(self) -> Compute:
+        compute = self.make()
+
+        def run(*operands: Any) -> Any:
+            return compute(*operands)
+
+        run.__name__ = run.__qualname__ = self.name
+        return jax.jit(run, inline=self.inline)
+
+
+@functools.lru_cache(_KEPT)
+def _kept(part: _Part) -> Compute:
+    return part.jitted()
+
+
+def _is_pure(rule: Any) -> bool:
+    """Whether all that a rule computes with are its fields and its step."""
+    if rule is None:
+        return True
+    if not isinstance(rule, Rule) or any("<locals>" in c.__qualname__ for c in type(rule).__mro__):
+        return False
+    return not any(map(callable, jax.tree.leaves(rule)))
+
+
+_VALUES = (
+    np.dtype,
+    jax.sharding.AbstractMesh,
+    jax.sharding.Mesh,
+    jax.sharding.PartitionSpec,
+    jax.sharding.Sharding,
+)
+"""Types, beside those of Python, whose objects are told by what they say."""
+
+_FOR_PEOPLE = frozenset("operation names path shapes first".split())
+"""Fields of a step that no rule sees."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Identity:
+    """What is equal to nothing but itself."""
+
+    content: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.content is other.content
+
+    def __hash__(self) -> int:
+        return id(self.content)
+
+
+class _Reader:
+    """Makes keys of what steps are made of.
+
+    Attributes:
+      lasting: whether the keys made so far are values, and hold nothing of one trace.
+    """
+
+    def __init__(self):
+        self.lasting = True
+
+    def key(self, value: Any) -> Any:
+        """What makes ``value`` equal to others; 0, 0.0, -0.0 and False are not."""
+        kind = type(value)
+        if value is None or kind in (bool, int, str) or isinstance(value, Enum | type):
+            return kind, value
+        if kind in (float, complex) or isinstance(value, np.generic):
+            return kind, repr(value)
+        if isinstance(value, tuple | list):
+            return kind, tuple(map(self.key, value))
+        if isinstance(value, frozenset):
+            return kind, frozenset(map(self.key, value))
+        if isinstance(value, dict):
+            return kind, tuple((name, self.key(value[name])) for name in sorted(value))
+        if dataclasses.is_dataclass(value):
+            return kind, tuple(self.key(getattr(value, f.name)) for f in dataclasses.fields(value))
+        if _compat.is_jaxpr(value):
+            return self.jaxpr(value)
+        if isinstance(value, _VALUES):
+            return kind, value
+        if _compat.is_unspecified(value):
+            return kind
+        self.lasting = False
+        return _Identity(value)
+
+    def jaxpr(self, jaxpr: Any) -> Any:
+        """Two jaxprs are equal if they are but for the names of their variables."""
+        inner, consts = _compat.open_jaxpr(jaxpr)
+        numbers: dict[Any, int] = {}
+
+        def number(atom: Any) -> Any:
+            if isinstance(atom, _compat.Literal):
+                return self.key(np.asarray(atom.val)[()]), atom.aval
+            return numbers.setdefault(atom, len(numbers)), atom.aval
+
+        if consts or inner.constvars:
+            self.lasting = False
+            return _Identity(jaxpr)
+        start = tuple(map(number, inner.invars))
+        eqns = tuple(
+            (self.equation(eqn), *(tuple(map(number, part)) for part in (eqn.invars, eqn.outvars)))
+            for eqn in inner.eqns
+        )
+        return start, eqns, tuple(map(number, inner.outvars))
+
+    def equation(self, eqn: Any) -> Any:
+        """The operation with its parameters, and the context it is executed in."""
+        params = tuple((name, self.key(part)) for name, part in sorted(eqn.params.items()))
+        return eqn.primitive, params, eqn.ctx
+
+    def step(self, step: Step) -> Any:
+        """The step, its values numbered in the order in which they appear."""
+        numbers: dict[int, int] = {}
+
+        def renumber(values: Sequence[int]) -> tuple[int, ...]:
+            return tuple(numbers.setdefault(value, len(numbers)) for value in values)
+
+        operands = renumber(step.operands)
+        nodes = tuple((self.node(n), renumber(n.operands), renumber(n.results)) for n in step.nodes)
+        wiring = operands, nodes, renumber(step.results)
+        told = _FOR_PEOPLE.union(("nodes", "operands", "results"))
+        names = [field.name for field in dataclasses.fields(step) if field.name not in told]
+        return wiring, tuple(self.key(getattr(step, name)) for name in names)
+
+    def node(self, node: Node) -> Any:
+        """The operation, and shapes and types of what it reads and makes."""
+        eqn = node.eqn
+        return self.equation(eqn), tuple(var.aval for var in (*eqn.invars, *eqn.outvars))
+
+    def rule(self, rule: Any) -> Any:
+        """The rule, a place in the list of arguments for each array."""
+        leaves, structure = jax.tree.flatten(rule)
+        return structure, tuple(None if hasattr(v, "dtype") else self.key(v) for v in leaves)
