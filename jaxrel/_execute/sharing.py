@@ -224,8 +224,9 @@ class _Reader:
 
         operands = renumber(step.operands)
         nodes = tuple((self.node(n), renumber(n.operands), renumber(n.results)) for n in step.nodes)
-        wiring = operands, nodes, renumber(step.results)
-        told = _FOR_PEOPLE.union(("nodes", "operands", "results"))
+        shares = step.shares and step.shares._replace(total=numbers.get(step.shares.total))
+        wiring = operands, nodes, renumber(step.results), shares
+        told = _FOR_PEOPLE.union(("nodes", "operands", "results", "shares"))
         names = [field.name for field in dataclasses.fields(step) if field.name not in told]
         return wiring, tuple(self.key(getattr(step, name)) for name in names)
 
