@@ -151,16 +151,6 @@ def run_jaxpr(jaxpr: Jaxpr, arguments: Sequence[Any]) -> list[Any]:
     return jax_core.eval_jaxpr(inner, consts, *arguments)
 
 
-def run_call(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    """Executes what a call equation holds, with the derivative that this has by itself."""
-    return run_jaxpr(call_jaxpr(eqn), operands)
-
-
-def run_reducer(params: dict[str, Any], arguments: Sequence[Any]) -> list[Any]:
-    """Executes the operation of a ``reduce_window`` on scalars."""
-    return jax_core.eval_jaxpr(open_jaxpr(params["jaxpr"])[0], params["consts"], *arguments)
-
-
 def shard_map(fun: Any, params: dict[str, Any]) -> Any:
     """Wraps ``fun`` as the ``shard_map`` equation with these parameters did its body."""
     return jax.shard_map(

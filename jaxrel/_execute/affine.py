@@ -21,6 +21,9 @@ from .._plan.affine import is_arithmetic
 from .._plan.graph import Node
 from .._plan.primitives import ALL, of
 from .._plan.steps import Step
+from ..rules.numerics import wide
+from .contraction import one_example, stacked
+from .wide import bind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +34,41 @@ class Affine:
       linear: (x, weight) -> z without bias, of z's shape; linear in each.
       weight: effective weights, scales folded in, in the shape of the matmul's own operand.
       bias: effective bias in z's shape; None where nothing is added.
+      of_ones: weight -> linear(1, weight), the sums of the weights that each output reads.
+      stacked: (xs, weights) -> sum_r linear(x_r, weight_r), by one contraction; None where it
+        takes one for each.
     """
 
     linear: Callable[[jax.Array, jax.Array], jax.Array]
     weight: jax.Array
     bias: jax.Array | None
+    of_ones: Callable[[jax.Array], jax.Array]
+    stacked: Callable[[jax.Array, jax.Array], jax.Array] | None
+
+    def sums(self, xs: Sequence[jax.Array], weights: Sequence[Sequence[jax.Array]]) -> list:
+        """The sums z_k = sum_r linear(x_r, W_rk), by one contraction where there is one.
+
+        Args:
+          xs: of x's shape.
+          weights: a row for each of ``xs``, an entry for each result.
+        """
+        columns = list(zip(*weights, strict=True))
+        if self.stacked is None:
+            pairs = [zip(xs, column, strict=True) for column in columns]
+            return [sum(self.linear(x, w) for x, w in column) for column in pairs]
+        if len(xs) == 1:
+            found = jax.vmap(self.linear, (None, 0))(xs[0], jnp.stack([w for (w,) in columns]))
+        else:
+            both = jnp.stack([jnp.stack(column) for column in columns])
+            found = jax.vmap(self.stacked, (None, 0))(jnp.stack(xs), both)
+        return list(found)
+
+    def backs(
+        self, like: jax.Array, weights: Sequence[Sequence[jax.Array]], s: Sequence[jax.Array]
+    ) -> list[jax.Array]:
+        """The transpose of :meth:`sums`: sum_k W_rk^T s_k for each row r."""
+        rows = [like] * len(weights)
+        return list(jax.linear_transpose(lambda *xs: self.sums(xs, weights), *rows)(list(s)))
 
     def back(self, like: jax.Array, weight: jax.Array, s: jax.Array) -> jax.Array:
         """The transpose W^T s.
@@ -61,7 +94,7 @@ def take_apart(step: Step, values: Sequence[Any]) -> Affine:
     def matmul(x: jax.Array, weight: jax.Array) -> jax.Array:
         operands = [env.get(v) for v in first.operands]
         operands[live], operands[1 - live] = x, weight
-        return _compat.bind(first.eqn, operands)[0]
+        return bind(first.eqn, operands)[0]
 
     def run(u: jax.Array, arithmetic: bool) -> jax.Array:
         """The chain from the matmul's result, leaving out arithmetic if it is not asked for."""
@@ -71,7 +104,7 @@ def take_apart(step: Step, values: Sequence[Any]) -> Affine:
                 pass
             elif not of(node.name).identity or _compat.is_transposable(node.eqn.primitive):
                 operands = [u if v == value else env[v] for v in node.operands]
-                u = _compat.bind(node.eqn, operands)[0]
+                u = bind(node.eqn, operands)[0]
             value = node.results[0]
         return u
 
@@ -81,8 +114,20 @@ def take_apart(step: Step, values: Sequence[Any]) -> Affine:
         weight = weight * _scale(first, head, env, live, jnp.shape(weight), weight.dtype)
     bias = None
     if any(_adds(node) for node in chain):
-        bias = run(_compat.zeros(_compat.type_of(matmul, x, weight)), arithmetic=True)
-    return Affine(lambda x, w: run(matmul(x, w), arithmetic=False), weight, bias)
+        bias = run(wide(_compat.zeros(_compat.type_of(matmul, x, weight))), arithmetic=True)
+
+    def of_ones(weight: jax.Array) -> jax.Array:
+        u = matmul(one_example(first.eqn, live, x), weight)
+        return run(jnp.broadcast_to(u, first.eqn.outvars[0].aval.shape), arithmetic=False)
+
+    contract = stacked(first.eqn, live)
+    return Affine(
+        linear=lambda x, w: run(matmul(x, w), arithmetic=False),
+        weight=weight,
+        bias=bias,
+        of_ones=of_ones,
+        stacked=contract and (lambda xs, ws: run(contract(xs, ws), arithmetic=False)),
+    )
 
 
 def _adds(node: Node) -> bool:
@@ -136,11 +181,11 @@ def _scale(first, chain, env, live: int, shape: tuple[int, ...], dtype: Any) -> 
                 u = -u if node.operands.index(value) in of(node.name).negated else u
             elif is_arithmetic(node) or node.name in ("transpose", "convert_element_type"):
                 operands = [u if v == value else env[v] for v in node.operands]
-                u = _compat.bind(node.eqn, operands)[0]
+                u = bind(node.eqn, operands)[0]
             value = node.results[0]
         return u
 
-    out, pullback = jax.vjp(scaled, jnp.ones(small, first.eqn.outvars[0].aval.dtype))
+    out, pullback = jax.vjp(scaled, wide(jnp.ones(small, first.eqn.outvars[0].aval.dtype)))
     (scale,) = pullback(jnp.ones_like(out))
     order = sorted(places, key=lambda d: places[d])
     rest = [d for d in range(rank) if d not in places]

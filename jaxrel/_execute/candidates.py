@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .. import _compat
 from .._plan.primitives import SCATTER_MAX
 from ..rules.base import Selection
+from .wide import bind, run_jaxpr
 
 
 def candidates(eqn: Any, values: Sequence[Any], live: Sequence[int]) -> Callable[..., jax.Array]:
@@ -63,7 +63,8 @@ def reduced_windows(eqn: Any, operands: Sequence[jax.Array]) -> list[jax.Array]:
     stacks = [_windows(a, eqn.params, one) for a, one in zip(inputs, identities, strict=True)]
 
     def combine(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[jax.Array]:
-        scalars = jax.vmap(lambda *s: _compat.run_reducer(eqn.params, s))
+        jaxpr, consts = eqn.params["jaxpr"], eqn.params["consts"]
+        scalars = jax.vmap(lambda *s: run_jaxpr(jaxpr, s, consts))
         out = scalars(*(jnp.ravel(part) for part in (*a, *b)))
         return [flat.reshape(like.shape) for flat, like in zip(out, b, strict=True)]
 
@@ -86,7 +87,7 @@ def _scattered(eqn: Any, values: Sequence[Any], inputs: dict[int, Any], fill: fl
     themselves are no candidates.
     """
     operand, indices, updates = (inputs.get(k, v) for k, v in enumerate(values))
-    (best,) = _compat.bind(eqn, [jnp.full_like(operand, fill), indices, updates])
+    (best,) = bind(eqn, [jnp.full_like(operand, fill), indices, updates])
     return jnp.stack([operand, best])
 
 

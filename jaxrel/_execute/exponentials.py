@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from .. import _compat
 from .._plan.steps import Step
 from ..rules.base import Exponentials
+from .wide import bind
 
 
 def find_exponentials(step: Step, values: Sequence[Any]) -> Exponentials:
@@ -25,7 +25,7 @@ def find_exponentials(step: Step, values: Sequence[Any]) -> Exponentials:
         found = {**env, numbers: e}
         for node in step.nodes:
             if node is not exp and all(v in found for v in node.operands):
-                results = _compat.bind(node.eqn, [found[v] for v in node.operands])
+                results = bind(node.eqn, [found[v] for v in node.operands])
                 found.update(zip(node.results, results, strict=True))
         return found[wanted]
 

@@ -35,6 +35,7 @@ from .candidates import candidates, reduced_windows, selection_of
 from .exponentials import find_exponentials
 from .sharing import Compute, alike, shared
 from .systems import take_system
+from .wide import bind, is_narrow, run_call, widen
 
 
 def scope(step: Step) -> AbstractContextManager[Any]:
@@ -54,15 +55,16 @@ def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
 
 
 def _by_value(step: Step, values: Sequence[Any]) -> list[Any]:
-    """Like :func:`run_nodes`; calls that declare another derivative than their body's have that."""
-    if not step.by_value:
-        return run_nodes(step, values)
+    """Executes the nodes of a step in float32 at least, as its rule sees them.
+
+    Calls that declare another derivative than their body's have that of their body here.
+    """
     env = dict(zip(step.operands, values, strict=True))
     for node in step.nodes:
         operands = [env[value] for value in node.operands]
-        call = of(node.name).own_derivative and step.kind != "other"
-        run = _compat.run_call if call else _compat.bind
-        env.update(zip(node.results, run(node.eqn, operands), strict=True))
+        call = step.by_value and of(node.name).own_derivative and step.kind != "other"
+        results = run_call(node.eqn, operands) if call else bind(node.eqn, operands)
+        env.update(zip(node.results, results, strict=True))
     return [env[value] for value in step.results]
 
 
@@ -81,7 +83,7 @@ def _factor(step: Step, values: Sequence[Any]) -> Any:
         if position == step.linear_read[0]:
             k = step.linear_read[1]
             operands[k] = jnp.ones_like(operands[k])
-        env.update(zip(node.results, _compat.bind(node.eqn, operands), strict=True))
+        env.update(zip(node.results, bind(node.eqn, operands), strict=True))
     return env[step.results[0]]
 
 
@@ -239,7 +241,10 @@ def view_of(
 
 
 def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
-    single = len(results) == 1
+    """In float32 at least; see :mod:`jaxrel._execute.wide`."""
+    own, single = values, len(results) == 1
+    narrow = any(map(is_narrow, (*values, *results)))
+    values, results = widen(values), widen(results)
 
     def function(*live: Any) -> Any:
         replaced = list(values)
@@ -249,15 +254,24 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         out = reduced_windows(eqn, replaced) if windows else _by_value(step, replaced)
         return out[0] if single else tuple(out)
 
+    def plain(m: Any) -> list[jax.Array]:
+        """The VJP that the gradient has."""
+        return widen(_vjp(step, own, step.live, m if isinstance(m, tuple) else (m,)))
+
     eqn = step.nodes[-1].eqn
     is_matmul = step.kind == "matmul"
     is_solution = step.variant == "solve"
     selects = step.variant == "selection"
     is_maximum = step.kind == "maximum" and not selects
+    inputs = tuple(values[k] for k in step.live)
+    if narrow and step.kind == "nonlinearity":
+        results = [function(*inputs)]
     return View(
         function=function,
-        inputs=tuple(values[k] for k in step.live),
+        inputs=inputs,
         output=results[0] if single else tuple(results),
+        rounded=narrow,
+        plain=plain if narrow and step.kind in ("matmul", "linear", "sum", "product") else None,
         candidates=candidates(eqn, values, step.live) if is_maximum else None,
         minimum=eqn.primitive.name.endswith("min"),
         variant=step.variant,
@@ -269,7 +283,7 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         power=step.power,
         exponentials=(lambda: find_exponentials(step, values)) if step.kind == "softmax" else None,
         affine=functools.cache(lambda: take_apart(step, values)) if is_matmul else None,
-        system=functools.cache(lambda: take_system(step, values, results, run_nodes))
+        system=functools.cache(lambda: take_system(step, values, results, _by_value))
         if is_solution
         else None,
     )
@@ -301,7 +315,7 @@ def _apply(
     step: Step, rule: Any, values: Sequence, results: Sequence, m: list, base: Base | None
 ) -> tuple[dict[int, Any], list[Any]]:
     """What ``rule`` sends to each live operand, by position, and to their companions; checked."""
-    view = view_of(step, values, results, base)
+    view, m = view_of(step, values, results, base), widen(m)
     sent = rule(view, m[0] if len(results) == 1 else tuple(m))
     sent = sent if isinstance(sent, tuple | list) else (sent,)
     units = [part.relevance for part in sent if isinstance(part, Unit)]
@@ -323,14 +337,16 @@ def _apply(
                 f"{describe(rule)} returned a multiplier of shape {given.shape} for an input of "
                 f"shape {x.shape} of a {step.kind} step"
             )
-    # a step may compute in a wider type than its input has
-    cast = [None if g is None else _narrow(g, x) for g, x in zip(sent, view.inputs, strict=True)]
-    units = [_narrow(r, x) for r, x in zip(units, view.inputs, strict=False)]
+    inputs = [values[k] for k in step.live]
+    cast = [None if g is None else _narrow(g, x) for g, x in zip(sent, inputs, strict=True)]
+    units = [_narrow(r, x) for r, x in zip(units, inputs, strict=False)]
     return dict(zip(step.live, cast, strict=True)), units
 
 
 def _narrow(m: Any, like: Any) -> Any:
     """``m`` in the type of ``like``; in float16, where R fits and R / x may not, saturated."""
+    if m.dtype == jax.dtypes.float0:
+        return m
     if like.dtype != jnp.float16:
         return m.astype(like.dtype)
     limit = float(jnp.finfo(like.dtype).max)
@@ -342,14 +358,17 @@ def _plain(step: Step, values: Sequence, m: list, asked: _Asked) -> dict[int, An
     others = [k for k, wanted in enumerate(asked.operands) if wanted and k not in step.live]
     if step.variant == "solve":  # jax cannot differentiate a solution by what only helps to find it
         others = [k for k in others if any(k in part for part in solve_operands(step.nodes[0].eqn))]
-    if not others:
-        return {}
+    return dict(zip(others, _vjp(step, values, others, m), strict=True)) if others else {}
+
+
+def _vjp(step: Step, values: Sequence, positions: Sequence[int], m: Sequence) -> Sequence[Any]:
+    """The plain VJP of a step, as it is, by its operands at these positions."""
 
     def function(*operands: Any) -> list[Any]:
         replaced = list(values)
-        for k, value in zip(others, operands, strict=True):
+        for k, value in zip(positions, operands, strict=True):
             replaced[k] = value
         return run_nodes(step, replaced)
 
-    _, pullback = jax.vjp(function, *(values[k] for k in others))
-    return dict(zip(others, pullback(m), strict=True))
+    out, pullback = jax.vjp(function, *(values[k] for k in positions))
+    return pullback([_narrow(part, z) for part, z in zip(m, out, strict=True)])

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import _compat
 from .._plan.kinds import solve_operands
 from .._plan.steps import Step
+from .wide import run_jaxpr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _tridiagonal(params: dict[str, Any], coefficients: list[Any], y: list[Any]) 
 
 
 def _custom(params: dict[str, Any], coefficients: list[Any], y: list[Any]) -> list[Any]:
-    return _compat.run_jaxpr(params["jaxprs"].matvec, [*coefficients, *y])
+    return run_jaxpr(params["jaxprs"].matvec, [*coefficients, *y])
 
 
 _APPLY = {

@@ -31,7 +31,7 @@ from .numerics import NO_POLE, check_number, difference, far, finite, register
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What a rule sees of its step.
+    """What a rule sees of its step, in float32 at least whatever the step's own type.
 
     Attributes:
       function: the step as a function of its live inputs, everything else being constant.
@@ -51,6 +51,10 @@ class View:
       quotient: whether the step divides its first input by its second, or by a power of it; a
         normalization does.
       power: the power of the second input that is divided by.
+      rounded: whether the step itself computes in fewer than 32 bits: ``output`` was rounded there
+        (but that of a nonlinearity, which is computed again), while all else here is in float32.
+      plain: for a step that is linear or bilinear, and rounded, its VJP in its own type: the
+        gradient's; else None.
       affine: for a matmul, what takes it apart into weights and bias
         (:class:`jaxrel._execute.affine.Affine`); else None.
       selection: for ``sort`` and ``top_k``, along which axis and in which order; else None.
@@ -71,6 +75,8 @@ class View:
     homogeneous: bool = False
     quotient: bool = False
     power: float = 1.0
+    rounded: bool = False
+    plain: Callable[[Any], Sequence[jax.Array]] | None = None
     affine: Callable[[], Affine] | None = None
     selection: Selection | None = None
     exponentials: Callable[[], Exponentials] | None = None
@@ -116,7 +122,12 @@ class View:
         )
 
     def vjp(self, m: Any) -> tuple[jax.Array, ...]:
-        """The plain VJP: what the gradient would send to each input."""
+        """The plain VJP: what the gradient would send to each input.
+
+        Of what is linear in the step's own type, as the gradient has it: m alone is rounded.
+        """
+        if self.plain is not None:
+            return tuple(self.plain(m))
         _, pullback = jax.vjp(self.function, *self.inputs)
         return pullback(m)
 
@@ -139,8 +150,25 @@ class Affine(Protocol):
         """Effective bias in z's shape; None where nothing is added."""
         ...
 
+    @property
+    def of_ones(self) -> Callable[[jax.Array], jax.Array]:
+        """The map weight -> linear(1, weight)."""
+        ...
+
     def back(self, like: jax.Array, weight: jax.Array, s: jax.Array) -> jax.Array:
         """The transpose of ``linear`` with the given weights, applied to ``s``."""
+        ...
+
+    def sums(
+        self, xs: Sequence[jax.Array], weights: Sequence[Sequence[jax.Array]]
+    ) -> list[jax.Array]:
+        """The sums sum_r linear(x_r, W_rk), by one contraction where there is one."""
+        ...
+
+    def backs(
+        self, like: jax.Array, weights: Sequence[Sequence[jax.Array]], s: Sequence[jax.Array]
+    ) -> list[jax.Array]:
+        """The transpose of ``sums``: sum_k W_rk^T s_k."""
         ...
 
     def without_bias(self) -> Affine:

@@ -39,10 +39,12 @@ class Epsilon(Rule):
         """See :class:`RuleFunction`."""
         if isinstance(view.output, tuple):  # split and unstack hand on every value whole
             return view.vjp(m)
-        if self.bias or view.affine is None:
+        affine = None if self.bias or view.affine is None else view.affine()
+        if affine is None or affine.bias is None:
             return view.vjp(m * kept_share(view.output, self.eps))
-        own = without_bias(view)
-        return view.vjp(m * view.output / stabilize(own, self.eps))
+        (x,), weight = view.inputs, affine.weight
+        own = affine.linear(x, weight)  # z - b would have lost its digits where b is large
+        return affine.back(x, weight, shares(view, m, own, self.eps))
 
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """The bias's part, b m z / S(z)."""
@@ -117,24 +119,12 @@ class Pass(Rule):
         return jnp.zeros_like(m)
 
 
-def without_bias(view: View) -> jax.Array:
-    """The output without its bias, z - b, of a matmul."""
-    assert view.affine is not None
-    bias = view.affine().bias
-    return view.output if bias is None else view.output - bias
-
-
 def shares(view: View, m: jax.Array, z: jax.Array, eps: Eps) -> jax.Array:
     """Relevance that arrives over another denominator z', m z / S(z').
 
-    Where z' = 0 nothing contributes, and there is nobody to hand it to. float16 has no room for
-    what a small denominator makes of it, so there shares saturate.
+    Where z' = 0 nothing contributes, and there is nobody to hand it to.
     """
-    s = jnp.where(z == 0, 0, divide(m * view.output, stabilize(z, eps)))
-    if s.dtype != jnp.float16:
-        return s
-    limit = float(jnp.finfo(s.dtype).max) / 64
-    return jnp.clip(s, -limit, limit)
+    return jnp.where(z == 0, 0, divide(m * view.output, stabilize(z, eps)))
 
 
 def bias_of(view: View) -> jax.Array:

@@ -1,7 +1,8 @@
 """Rules for z = W x + b that treat positive and negative parts apart.
 
 Written with p = W+ x+ + W- x- + b+ and n = W- x+ + W+ x- + b-, so z = p + n: one more forward pass
-finds both. Where x >= 0 is known (after relu), the halves with x- are not computed.
+finds both. A step in 16 bits has rounded its z, in which a small n is lost, so there n is summed as
+well. Where x >= 0 is known (after relu), the halves with x- are not computed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from .base import Affine, Rule, View, rule
-from .matmul import bias_of, shares, without_bias
+from .matmul import bias_of, shares
 from .numerics import Eps, check_number
 
 
@@ -34,16 +35,19 @@ class Gamma(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
-        (x,), weight = view.inputs, _affine(view).weight
-        changed = weight + self.gamma * jnp.maximum(weight, 0)
-        return _affine(view).back(x, changed, self.shares(view, m))
+        (x,), affine = view.inputs, _affine(view)
+        return affine.back(x, self.changed_weight(view), self.shares(view, m))
 
     def shares(self, view: View, m: jax.Array) -> jax.Array:
         """The shares m z / S(W' x + b')."""
         (x,), affine = view.inputs, _affine(view)
-        more = affine.linear(x, jnp.maximum(affine.weight, 0))
-        z = without_bias(view) + self.gamma * more + self.changed_bias(view)
+        z = affine.linear(x, self.changed_weight(view)) + self.changed_bias(view)
         return shares(view, m, z, self.eps)
+
+    def changed_weight(self, view: View) -> jax.Array:
+        """The weights W'."""
+        weight = _affine(view).weight
+        return weight + self.gamma * jnp.maximum(weight, 0)
 
     def changed_bias(self, view: View) -> jax.Array | float:
         """The bias b'."""
@@ -84,7 +88,8 @@ class GeneralizedGamma(Rule):
 
     def shares(self, view: View, m: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The shares P and N."""
-        z, (own, p, n) = view.output, parts(view, self.bias)
+        z, (p, n) = view.output, parts(view, self.bias)
+        own = z if self.bias or _affine(view).bias is None else p + n
         sp = jnp.where(z > 0, shares(view, m, own + self.gamma * p, self.eps), 0)
         sn = jnp.where(z < 0, shares(view, m, own + self.gamma * n, self.eps), 0)
         return sp, sn
@@ -135,7 +140,7 @@ class AlphaBeta(Rule):
 
     def shares(self, view: View, m: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """The shares alpha sa and -beta sb; None for the latter with the number 0 as beta."""
-        _, p, n = parts(view, self.bias)
+        p, n = parts(view, self.bias)
         sa = self.alpha * shares(view, m, p, self.eps)
         if isinstance(self.beta, int | float) and self.beta == 0:
             return sa, None
@@ -198,19 +203,20 @@ class PositiveWeights(Rule):
         return bias_of(view) * self.bias * self.shares(view, m)
 
 
-def parts(view: View, bias: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns z, p and n; without their biases if ``bias`` is False."""
+def parts(view: View, bias: bool) -> tuple[jax.Array, jax.Array]:
+    """Returns p and n; without their biases if ``bias`` is False."""
     (x,), affine = view.inputs, _affine(view)
-    positive = jnp.maximum(affine.weight, 0)
-    if view.nonneg[0]:
-        p = affine.linear(x, positive)
-    else:
-        negative = jnp.minimum(affine.weight, 0)
-        p = affine.linear(jnp.maximum(x, 0), positive) + affine.linear(jnp.minimum(x, 0), negative)
-    if bias and affine.bias is not None:
-        p = p + jnp.maximum(affine.bias, 0)
-    z = view.output if bias else without_bias(view)
-    return z, p, jnp.minimum(z - p, 0)  # rounding must not make n positive
+    positive, negative = jnp.maximum(affine.weight, 0), jnp.minimum(affine.weight, 0)
+    known = (bias or affine.bias is None) and not view.rounded  # z, to all its digits
+    xs, weights = [x], [[positive, negative]]
+    if not view.nonneg[0]:
+        xs, weights = [jnp.maximum(x, 0), jnp.minimum(x, 0)], [*weights, [negative, positive]]
+    p, *n = affine.sums(xs, [row[:1] for row in weights] if known else weights)
+    added = bias and affine.bias is not None
+    p = p + jnp.maximum(affine.bias, 0) if added else p
+    if known:
+        return p, jnp.minimum(view.output - p, 0)  # rounding must not make n positive
+    return p, n[0] + jnp.minimum(affine.bias, 0) if added else n[0]
 
 
 def back_by_sign(
@@ -218,14 +224,10 @@ def back_by_sign(
 ) -> jax.Array:
     """Wa^T sa + wb^T sb where x >= 0, wb^T sa + wa^T sb where x < 0; without ``sb`` if None."""
     (x,), affine = view.inputs, _affine(view)
-
-    def back(first: jax.Array, second: jax.Array) -> jax.Array:
-        m = affine.back(x, first, sa)
-        return m if sb is None else m + affine.back(x, second, sb)
-
-    if view.nonneg[0]:
-        return back(wa, wb)
-    return jnp.where(x >= 0, back(wa, wb), back(wb, wa))
+    rows = [[wa, wb]] if view.nonneg[0] else [[wa, wb], [wb, wa]]
+    s = [sa] if sb is None else [sa, sb]
+    found = affine.backs(x, [row[: len(s)] for row in rows], s)
+    return found[0] if view.nonneg[0] else jnp.where(x >= 0, *found)
 
 
 def _affine(view: View) -> Affine:

@@ -37,8 +37,8 @@ class WSquare(Rule):
     def shares(self, view: View, m: jax.Array) -> jax.Array:
         """The shares m z / S(sum_i W_i^2 + b^2)."""
         assert view.affine is not None
-        (x,), affine = view.inputs, view.affine()
-        z = affine.linear(jnp.ones_like(x), affine.weight**2) + bias_of(view) ** 2 * self.bias
+        affine = view.affine()
+        z = affine.of_ones(affine.weight**2) + bias_of(view) ** 2 * self.bias
         return shares(view, m, z, self.eps)
 
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
@@ -62,8 +62,7 @@ class Flat(Rule):
         assert view.affine is not None
         (x,), affine = view.inputs, view.affine()
         ones = jnp.ones_like(affine.weight)
-        z = affine.linear(jnp.ones_like(x), ones)
-        return Unit(None, affine.back(x, ones, shares(view, m, z, self.eps)))
+        return Unit(None, affine.back(x, ones, shares(view, m, affine.of_ones(ones), self.eps)))
 
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """Nothing."""
@@ -106,12 +105,10 @@ class ZBox(Rule):
         (x,), affine = view.inputs, view.affine()
         low, high = (jnp.broadcast_to(v, x.shape).astype(x.dtype) for v in (self.low, self.high))
         positive, negative = jnp.maximum(affine.weight, 0), jnp.minimum(affine.weight, 0)
-        z = view.output if affine.bias is None else view.output - affine.bias
-        s = shares(
-            view, m, z - affine.linear(low, positive) - affine.linear(high, negative), self.eps
-        )
-        unit = -low * affine.back(x, positive, s) - high * affine.back(x, negative, s)
-        return Unit(affine.back(x, affine.weight, s), unit)
+        weights = [[positive], [negative]]
+        (z,) = affine.sums([x - low, x - high], weights)  # contributions >= 0: nothing cancels
+        of_low, of_high = affine.backs(x, weights, [shares(view, m, z, self.eps)])
+        return Unit(of_low + of_high, -low * of_low - high * of_high)
 
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """Nothing: it cancels."""
