@@ -68,16 +68,11 @@ def _by_value(step: Step, values: Sequence[Any]) -> list[Any]:
     return [env[value] for value in step.results]
 
 
-def _factor(step: Step, values: Sequence[Any]) -> Any:
-    """g(x) of f(x) = x g(x): the step with 1 in place of the read of x that it is linear in.
-
-    x goes through a barrier: XLA would otherwise keep g from the forward pass beside x, where x is
-    all that is needed.
-    """
+def _factor(step: Step, values: Sequence[Any], x: jax.Array) -> Any:
+    """g(x) of f(x) = x g(x): the step with 1 in place of the read of x that it is linear in."""
     assert step.linear_read is not None
     env = dict(zip(step.operands, values, strict=True))
-    for k in step.live:
-        env[step.operands[k]] = lax.optimization_barrier(values[k])
+    env.update((step.operands[k], x) for k in step.live)
     for position, node in enumerate(step.nodes):
         operands = [env[value] for value in node.operands]
         if position == step.linear_read[0]:
@@ -275,7 +270,7 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         candidates=candidates(eqn, values, step.live) if is_maximum else None,
         minimum=eqn.primitive.name.endswith("min"),
         variant=step.variant,
-        factor=None if step.linear_read is None else lambda: _factor(step, values),
+        factor=None if step.linear_read is None else lambda x: _factor(step, values, x),
         nonneg=step.nonneg,
         homogeneous=step.homogeneous,
         selection=selection_of(eqn) if selects else None,

@@ -44,8 +44,7 @@ class View:
       variant: ``"dense"``, ``"conv"``, ``"attention"``, ``"gate"``, ``"selection"``,
         ``"scatter"``, ``"scale"``, ``"elementwise"``, ``"polynomial"``,
         ``"decomposition"``, ``"solve"`` or ``""``.
-      factor: for a nonlinearity of the form f(x) = x g(x) (gelu, silu ...) what computes g(x);
-        else None.
+      factor: for a nonlinearity of the form f(x) = x g(x) (gelu, silu ...) g; else None.
       nonneg: for each input whether it is known to be >= 0.
       homogeneous: for a nonlinearity whether f(c x) = c f(x) for every c > 0.
       quotient: whether the step divides its first input by its second, or by a power of it; a
@@ -70,7 +69,7 @@ class View:
     candidates: Callable[..., jax.Array] | None = None
     minimum: bool = False
     variant: str = ""
-    factor: Callable[[], jax.Array] | None = None
+    factor: Callable[[jax.Array], jax.Array] | None = None
     nonneg: tuple[bool, ...] = ()
     homogeneous: bool = False
     quotient: bool = False

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .base import Rule, View, rule
-from .numerics import check_number, homogeneous_secant, secant
+from .numerics import check_number, factor, homogeneous_secant, secant
 
 
 @rule("nonlinearity")
@@ -16,7 +16,7 @@ class Slope(Rule):
     """m_x = m (f(x) - f(0)) / x, and f'(0) at x = 0.
 
     In relevance form this is *ignore*: R_x = R_y for f(0) = 0, else f(0) m is the bias's. Where f
-    has a pole at 0 (log, 1/x), f(0) is taken as 0.
+    has a pole at 0 (log, 1/x), f(0) is taken as 0; where f' has one (sqrt), m_x is 0 at 0.
 
     With a baseline m_x = m (f(x) - f(x0)) / (x - x0), the mean of f' between the two where they are
     close: the Rescale rule of DeepLIFT (Shrikumar et al. 2017, equation 10). It is complete.
@@ -34,7 +34,7 @@ class Slope(Rule):
             slope = homogeneous_secant if view.homogeneous else secant
             return m * slope(view.function, x, x0, view.output, y0)
         if view.factor is not None:
-            return m * view.factor()
+            return m * factor(view.factor, x)
         origin = jnp.zeros_like(x)
         f0 = view.function(origin)
         f0 = jnp.where(jnp.isfinite(f0), f0, 0)

@@ -165,12 +165,17 @@ def secant(
     How close is close, f' itself tells: over a smooth stretch its difference between the ends is
     sqrt(3) times that between the nodes, to third order; over a kink it is not, wherever that lies.
     Where the quotient has lost half its digits, a bend as small as f' is rounded is none (f
-    saturates). f(x) - f(x0) is asked only whether f jumps: it may have lost its digits within f, as
-    in log(1 + exp(x)), whose derivative has not. So (x - x0) secant = y - y0 to rounding for all f.
+    saturates); where x0 is 0, or a number of another size, it has not, and the bend is small on the
+    scale of f alone. f(x) - f(x0) is asked only whether f jumps: it may have lost its digits within
+    f, as in log(1 + exp(x)), whose derivative has not. So (x - x0) secant = y - y0 to rounding for
+    all f.
+
+    At a pole of f' (sqrt at 0) the quotient is the slope, and 0 where the two points meet there:
+    nothing changed, and there is nothing to hand on.
 
     Args:
       f: elementwise.
-      x, x0: the two points, one shape.
+      x, x0: the two points, one shape, in float32 at least.
       y, y0: f(x) and f(x0).
 
     Returns:
@@ -181,21 +186,38 @@ def secant(
     eps = float(jnp.finfo(x.dtype).eps)
     # where a quotient is not used its operands must still be harmless: 0 / 1
     still = distance == 0
-    middle, arm = x / 2 + x0 / 2, distance / (2 * 3**0.5)
-    low, high = _slope(f, middle - arm), _slope(f, middle + arm)
-    mean = low / 2 + high / 2
-    # the ends may be poles of f': nothing is to be differentiated there
+    # the ends may be poles of f': nothing is to be differentiated there, nor near them
     start, end = (lax.stop_gradient(_slope(f, lax.stop_gradient(v))) for v in (x0, x))
+    tame = jnp.isfinite(start) & jnp.isfinite(end)
+    middle, arm = x / 2 + x0 / 2, distance / (2 * 3**0.5)
+    low, high = (_slope(f, jnp.where(tame, v, _ORDINARY)) for v in (middle - arm, middle + arm))
+    mean = jnp.where(tame, low / 2 + high / 2, 0)
     slopes = jnp.abs(low) + jnp.abs(high) + jnp.abs(start) + jnp.abs(end)
-    length, size = jnp.abs(distance), 1 + jnp.abs(x) + jnp.abs(x0)
+    length, of_x, of_y = jnp.abs(distance), jnp.abs(x) + jnp.abs(x0), jnp.abs(y) + jnp.abs(y0)
     bend = jnp.abs((end - start) - 3**0.5 * (high - low))
-    lost = jnp.where(length < eps ** (1 / 3) * size, 64 * eps, 0)
-    straight = bend <= eps**0.55 * slopes + lost
-    agrees = jnp.abs(mean * distance - rise) <= 32 * eps * (size + jnp.abs(y) + jnp.abs(y0))
-    near = length < size / 4
+    steepness = jnp.minimum(divide(of_y, of_x, otherwise=1), 1)
+    rounded = jnp.where(length < eps ** (1 / 3) * of_x, 64 * eps, 64 * eps * steepness)
+    lost = jnp.where(length < eps ** (1 / 3) * (1 + of_x), rounded, 0)
+    straight = tame & (bend <= eps**0.55 * slopes + lost)
+    agrees = jnp.abs(mean * distance - rise) <= 32 * eps * (1 + of_x + of_y)
+    near = length < (1 + of_x) / 4
     smooth = still | (near & straight & agrees)
     steep = _quotient(jnp.where(smooth, 0, rise), jnp.where(smooth, 1, distance))
     return jnp.where(smooth, mean, steep)
+
+
+_ORDINARY = 0.5
+"""A point where elementwise functions are not at a pole, for what is not used to be finite."""
+
+
+def factor(g: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """G(x), the slope x g(x) / x; 0 where x is 0 and a pole of g (log, in x log x).
+
+    ``x`` goes through a barrier: XLA would otherwise keep g from the forward pass beside x, where x
+    is all that is needed.
+    """
+    pole = (x == 0) & ~jnp.isfinite(lax.stop_gradient(g(jnp.zeros_like(x))))
+    return jnp.where(pole, 0, g(jnp.where(pole, _ORDINARY, lax.optimization_barrier(x))))
 
 
 def homogeneous_secant(

@@ -38,14 +38,14 @@ class Midpoint(Rule):
 
     m_a = vjp_a(m) at (b + b0) / 2 and m_b = vjp_b(m) at (a + a0) / 2: complete and symmetric.
 
-    A quotient y = a / b is solved from that product, y b = a, never from the mean of reciprocals,
-    which explodes where b0 is nearly 0, as behind every norm of a zero embedding. With bbar =
-    (b + b0) / 2 and ybar = (y + y0) / 2
+    A quotient y = a / b is solved from its product y b = a,
 
-        y - y0 = ((a - a0) - ybar (b - b0)) / bbar
+        y - y0 = [(a - a0) - (y + y0) / 2 (b - b0)] / ((b + b0) / 2)
 
-    so m_a = m / bbar and m_b = -m ybar / bbar. Where b = v^p the step has v as its input, and
-    m_v = m_b (b - b0) / (v - v0).
+    which stays of the size of y where b0 is nearly 0: the norm of nothing. By the mean of the two
+    reciprocals relevance would grow there by 1 / b0. Where b is a power of what is live, a root
+    above all, b - b0 is the change of that times its slope. Only where b changes its sign, and the
+    mean of b can be 0, is it the mean of the reciprocals.
     """
 
     baseline = frozenset({True})
@@ -55,35 +55,46 @@ class Midpoint(Rule):
         assert view.baseline is not None
         if view.quotient:
             return _solved(view, m)
-        pairs = tuple(zip(view.inputs, view.baseline.inputs, strict=True))
+        pairs = zip(view.inputs, view.baseline.inputs, strict=True)
         _, pullback = jax.vjp(view.function, *(x / 2 + x0 / 2 for x, x0 in pairs))
         return pullback(m)
 
 
-def _solved(view: View, m: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Multipliers of a and v in y = c a / v^p, whatever moves and scales c stand between.
+def _solved(view: View, m: jax.Array) -> tuple[jax.Array, ...]:
+    """The multipliers of a / v^p, or of v alone where a is a constant.
 
-    The step is linear in a, so its derivative at v*, where v*^p is bbar, has all of c in it; and
-    so has that by v, which is y / bbar there but for the slope of the power.
+    With b = v^p and u^p = (b + b0) / 2, vjp_v at (a, u) is -p a m / (u u^p). Of it at a and at a0
+
+        m_v = s u / (2 p b) vjp_v(a, u) + s u / (2 p b0) vjp_v(a0, u),    s = (b - b0) / (v - v0)
+
+    is -m (y + y0) / (b + b0) s, whatever else the step does with its values.
     """
     assert view.baseline is not None
-    (a, v), (a0, v0), p = view.inputs, view.baseline.inputs, view.power
+    (*a, v), (*a0, v0), p = view.inputs, view.baseline.inputs, view.power
     b, b0 = _power(v, p), _power(v0, p)
-    middle = b / 2 + b0 / 2
-    between = _power(middle, 1 / p)
-    _, of_a = jax.vjp(lambda a: view.function(a, between), a)
-    _, of_v = jax.vjp(lambda v: view.function(a, v), between)
-    _, of_v0 = jax.vjp(lambda v: view.function(a0, v), between)
-    sent = divide(middle, 2 * b) * of_v(m)[0] + divide(middle, 2 * b0) * of_v0(m)[0]
-    if p not in (0.5, 1.0):
-        slope = secant(lambda v: _power(v, p), v, v0, b, b0)
-        sent = sent * slope * divide(between, p * middle)
-    return of_a(m)[0], sent
+    keeps = (b >= 0) == (b0 >= 0)
+    mean = jnp.where(b + b0 == 0, 1, b / 2 + b0 / 2)
+    u = jnp.where(keeps, _power(mean, 1 / p), v)
+
+    def by_v(*a: jax.Array) -> jax.Array:
+        return jax.vjp(lambda v: view.function(*a, v), u)[1](m)[0]
+
+    reach = mean if p == 0.5 else u  # s u / p
+    if p not in (0.5, 1):
+        reach = u / p * secant(lambda v: _power(v, p), v, v0, b, b0)
+    here, there = divide(reach / 2, jnp.where(keeps, b, b0)), divide(reach / 2, b0)
+    sent = here * by_v(*a) + there * by_v(*a0)
+    if not a:
+        return (sent,)
+    between = jnp.where(keeps, u, _power(b / mean * b0, 1 / p))
+    _, pullback = jax.vjp(lambda a: view.function(a, between), *a)
+    return *pullback(m), sent
 
 
 def _power(v: jax.Array, p: float) -> jax.Array:
-    if p in (0.5, 1.0, 2.0):
-        return {0.5: jnp.sqrt, 1.0: lambda v: v, 2.0: jnp.square}[p](v)
+    """The power v^p, by the operation that is made for it."""
+    if p in (0.5, 1, 2):
+        return {0.5: jnp.sqrt, 1: lambda v: v, 2: jnp.square}[p](v)
     return v**p
 
 
