@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._plan.primitives import SCATTER_MAX
-from ..rules.base import Selection
+from ..rules.view import Selection
 from .wide import bind, run_jaxpr
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from .._plan.steps import Step
-from ..rules.base import Exponentials
+from ..rules.view import Exponentials
 from .wide import bind
 
 

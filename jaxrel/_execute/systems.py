@@ -22,7 +22,7 @@ from .wide import run_jaxpr
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A y = b at some values; see :class:`jaxrel.rules.base.System`."""
+    """A y = b at some values; see :class:`jaxrel.rules.view.System`."""
 
     matrix: tuple[int, ...]
     rhs: tuple[tuple[int, int], ...]

@@ -1,6 +1,7 @@
 """The mathematics: how each kind of step sends a multiplier back.
 
-Every rule is in one file of its kind, 3 to 12 lines; :mod:`jaxrel.rules.base` tells what a rule is.
+Every rule is in one file of its kind, 3 to 12 lines; :mod:`jaxrel.rules.base` tells what a rule is,
+:mod:`jaxrel.rules.view` what it sees.
 """
 
 from .base import Detach as Detach
@@ -8,7 +9,6 @@ from .base import Gradient as Gradient
 from .base import Rule as Rule
 from .base import RuleFunction as RuleFunction
 from .base import Unit as Unit
-from .base import View as View
 from .base import rule as rule
 from .general import PathIntegral as PathIntegral
 from .matmul import Epsilon as Epsilon
@@ -41,6 +41,7 @@ from .softmax import LogMean as LogMean
 from .unit import Flat as Flat
 from .unit import WSquare as WSquare
 from .unit import ZBox as ZBox
+from .view import View as View
 
 __all__ = [
     "AbsoluteValue",

@@ -33,9 +33,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .base import Rule, System, View, rule, total
+from .base import Rule, rule, total
 from .completion import completed, wide
 from .numerics import check_number, finite
+from .view import System, View
 
 
 @rule()

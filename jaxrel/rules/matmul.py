@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .base import Rule, Unit, View, rule
+from .base import Rule, Unit, rule
 from .numerics import Eps, divide, kept_share, stabilize
+from .view import View
 
 
 @rule("matmul", "sum", "linear")

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .base import Rule, View, rule
+from .base import Rule, rule
 from .completion import completed
 from .numerics import check_number, divide, finite, homogeneous_secant, secant
+from .view import View
 
 
 class MaximumRule(Rule):

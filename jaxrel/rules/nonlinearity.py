@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .base import Rule, View, rule
+from .base import Rule, rule
 from .numerics import check_number, factor, homogeneous_secant, secant
+from .view import View
 
 
 @rule("nonlinearity")

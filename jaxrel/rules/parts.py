@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .base import Affine, Rule, View, rule
+from .base import Rule, rule
 from .matmul import bias_of, shares
 from .numerics import Eps, check_number
+from .view import Affine, View
 
 
 @rule("matmul")

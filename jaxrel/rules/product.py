@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .base import Rule, View, rule
+from .base import Rule, rule
 from .numerics import divide, secant
+from .view import View
 
 
 @rule("product")

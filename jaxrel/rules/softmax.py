@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .base import Exponentials, Rule, View, rule
+from .base import Rule, rule
 from .numerics import divide, far, secant
+from .view import Exponentials, View
 
 
 @rule("softmax")

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .base import Rule, Unit, View, rule
+from .base import Rule, Unit, rule
 from .matmul import bias_of, shares
 from .numerics import Eps, check_number
+from .view import View
 
 
 @rule("matmul")
