@@ -1,0 +1,233 @@
+"""Whether explanations are right, and what they cost, on the machine at hand.
+
+    python -m experiments.device_check                  # on an accelerator: under 4 minutes
+    python -m experiments.device_check --quick          # tiny networks: a minute on a CPU
+    python -m experiments.device_check --cross-lower    # for GPU and TPU, where there is neither
+
+Every preset on ResNet-50 and ViT-S in float32 and bfloat16, parameters drawn at random:
+
+* value: largest difference of the explained function's value from the function's own, over the
+  largest value; 0 is bit for bit. Programs that XLA fuses otherwise may differ by rounding.
+* gradient: the same of the preset `gradient` from input times `jax.grad`.
+* completeness: largest |sum(R) - (f(x) - f(x0))| over the largest |f(x) - f(x0)|, where there is a
+  baseline, another picture.
+* seconds: of one explanation, over those of `jax.grad`; best of several.
+
+Programs are traced one after the other and compiled beside each other; times are taken when all are
+there. The table is printed and written as Markdown, by the name of the card.
+
+Cross-lowering exports each program by `jax.export` for CUDA and TPU, which needs no such device: it
+shows that everything has a lowering there, and how long the program is. It does not run anything.
+"""
+
+import argparse
+import functools
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrel
+from experiments.benchmark import AGAINST_BASELINE, RULES, report
+from experiments.networks import ResNet, ResNet50, ViT, ViTS
+from jaxrel import rulesets
+
+RESULTS = Path(__file__).parent / "results"
+
+PRESETS = {**RULES, "deeplift_reveal_cancel": rulesets.deeplift_reveal_cancel()}
+COMPARED = (*AGAINST_BASELINE, "deeplift_reveal_cancel")
+
+NETWORKS = {"ResNet-50": (ResNet50(), 224, 8), "ViT-S/16": (ViTS(), 224, 8)}
+"""Network, side of its pictures, and how many of them."""
+
+TINY = {
+    "ResNet, tiny": (ResNet(depths=(1, 1), width=4, classes=5), 32, 2),
+    "ViT, tiny": (ViT(depth=2, width=16, heads=2, patch=8, classes=5), 32, 2),
+}
+
+COLUMNS = ("network", "dtype", "rules", "value", "gradient", "completeness", "seconds")
+
+
+class Case(NamedTuple):
+    """One function of parameters, pictures and reference, to be explained in one dtype.
+
+    Attributes:
+        network: Its name.
+        dtype: Of parameters and pictures.
+        fun: `fun(variables, x)`: one logit for each picture.
+        operands: Variables, pictures, reference; or their shapes.
+    """
+
+    network: str
+    dtype: Any
+    fun: Callable[[Any, jax.Array], jax.Array]
+    operands: tuple[Any, jax.Array, jax.Array]
+
+
+def cases(networks: dict[str, Any], shapes_only: bool) -> Iterator[Case]:
+    """Makes each network in each dtype."""
+    for name, (network, side, count) in networks.items():
+        x, x0 = jax.random.normal(jax.random.key(1), (2, count, side, side, 3))
+        initial = functools.partial(jax.eval_shape if shapes_only else _run, network.init)
+        operands = initial(jax.random.key(0), x), x, x0
+        for dtype in (jnp.float32, jnp.bfloat16):
+            cast = functools.partial(_cast, dtype, shapes_only)
+
+            def fun(variables: Any, x: jax.Array, network=network) -> jax.Array:
+                return network.apply(variables, x)[:, 0]
+
+            yield Case(name, dtype, fun, jax.tree.map(cast, operands))
+
+
+def _run(fun: Callable[..., Any], *args: Any) -> Any:
+    return jax.jit(fun)(*args)
+
+
+def _cast(dtype: Any, shapes_only: bool, a: Any) -> Any:
+    return jax.ShapeDtypeStruct(a.shape, dtype) if shapes_only else a.astype(dtype)
+
+
+def programs(case: Case) -> dict[str, Callable[..., tuple[jax.Array, ...]]]:
+    """The functions to compile: value, gradient, and value and relevance by each preset."""
+
+    def value(variables: Any, x: jax.Array, x0: jax.Array) -> tuple[jax.Array, ...]:
+        return case.fun(variables, x), case.fun(variables, x0)
+
+    def gradient(variables: Any, x: jax.Array, x0: jax.Array) -> tuple[jax.Array, ...]:
+        out, pullback = jax.vjp(lambda x: case.fun(variables, x), x)
+        return out, x * pullback(jnp.ones_like(out))[0]
+
+    def explained(name: str) -> Callable[..., tuple[jax.Array, ...]]:
+        def explain(variables: Any, x: jax.Array, x0: jax.Array) -> tuple[jax.Array, ...]:
+            baseline = x0 if name in COMPARED else None
+            explain = jaxrel.value_and_relevance(case.fun, PRESETS[name], 1, baseline=baseline)
+            return explain(variables, x)
+
+        return explain
+
+    return {"value": value, "jax.grad": gradient, **{name: explained(name) for name in PRESETS}}
+
+
+def compile_all(all_cases: Sequence[Case], workers: int) -> list[dict[str, Any]]:
+    """Traces the programs of each case in turn and compiles them beside each other."""
+    with ThreadPoolExecutor(workers) as pool:
+        futures: list[dict[str, Future]] = []
+        for case in all_cases:
+            report(f"{case.network}, {jnp.dtype(case.dtype).name}: tracing")
+            made = programs(case)
+            futures.append(
+                {n: pool.submit(jax.jit(f).lower(*case.operands).compile) for n, f in made.items()}
+            )
+        return [{name: future.result() for name, future in part.items()} for part in futures]
+
+
+def seconds(program: Callable[..., Any], operands: tuple, repeats: int) -> float:
+    """How long one run takes, best of `repeats` after one that is not counted."""
+    jax.block_until_ready(program(*operands))
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(program(*operands))
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def check(case: Case, compiled: dict[str, Any], repeats: int) -> Iterator[dict[str, Any]]:
+    """Runs the programs of a case; yields a row for each preset, and one for `jax.grad`."""
+    value, value0 = (_array(v) for v in compiled["value"](*case.operands))
+    _, expected = (_array(v) for v in compiled["jax.grad"](*case.operands))
+    base = seconds(compiled["jax.grad"], case.operands, repeats)
+    place = {"network": case.network, "dtype": jnp.dtype(case.dtype).name}
+    yield {**place, "rules": "jax.grad (absolute)", "seconds": base}
+    for name in PRESETS:
+        out, found = (_array(v) for v in compiled[name](*case.operands))
+        row = {**place, "rules": name, "value": _apart(out, value)}
+        if name == "gradient":
+            row["gradient"] = _apart(found, expected)
+        if name in COMPARED:
+            change = value - value0
+            missed = found.sum(tuple(range(1, found.ndim))) - change
+            row["completeness"] = float(np.max(np.abs(missed)) / np.max(np.abs(change)))
+        row["seconds"] = seconds(compiled[name], case.operands, repeats) / base
+        row["finite"] = bool(np.isfinite(found).all())
+        yield row
+
+
+def _array(value: jax.Array) -> np.ndarray:
+    return np.asarray(value.astype(jnp.float32)).astype(np.float64)
+
+
+def _apart(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
+
+
+def cross_lower(all_cases: Sequence[Case]) -> Iterator[dict[str, Any]]:
+    """Exports every preset for CUDA and TPU; yields a row with the size of each program."""
+    for case in all_cases:
+        made = programs(case)
+        for name in ("jax.grad", *PRESETS):
+            report(f"{case.network}, {jnp.dtype(case.dtype).name}: {name}")
+            start = time.process_time()
+            exported = jax.export.export(jax.jit(made[name]), platforms=("cuda", "tpu"))
+            program = exported(*case.operands)
+            yield {
+                "network": case.network,
+                "dtype": jnp.dtype(case.dtype).name,
+                "rules": name,
+                "cuda, tpu: bytes": len(program.mlir_module_serialized),
+                "seconds": time.process_time() - start,
+            }
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Formats rows as a Markdown table."""
+
+    def cell(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
+
+    lines = [columns, ["---"] * len(columns), *([cell(r.get(c)) for c in columns] for r in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line, checks, prints the table and writes it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny networks")
+    parser.add_argument("--cross-lower", action="store_true", help="export for cuda and tpu only")
+    parser.add_argument("--workers", type=int, default=16, help="compilations at once")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of which the best counts")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="directory of the table")
+    options = parser.parse_args(arguments)
+    start = time.perf_counter()
+    made = list(cases(TINY if options.quick else NETWORKS, options.cross_lower))
+    if options.cross_lower:
+        card, columns = (
+            "cross-lowered",
+            ("network", "dtype", "rules", "cuda, tpu: bytes", "seconds"),
+        )
+        rows = list(cross_lower(made))
+    else:
+        card, columns = jax.devices()[0].device_kind, COLUMNS
+        compiled = compile_all(made, options.workers)
+        pairs = zip(made, compiled, strict=True)
+        rows = [row for pair in pairs for row in check(*pair, options.repeats)]
+        infinite = [row["rules"] for row in rows if not row.get("finite", True)]
+        report(f"not finite: {', '.join(infinite)}" if infinite else "all finite")
+    took = f"{time.perf_counter() - start:.0f} s in all"
+    text = f"{card}, jax {jax.__version__}, {took}\n\n{table(rows, columns)}\n"
+    print(text)
+    slug = re.sub(r"\W+", "_", card).strip("_").lower()
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / f"device_check_{slug}.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
