@@ -9,8 +9,8 @@ Every preset on ResNet-50 and ViT-S in float32 and bfloat16, parameters drawn at
 * value: largest difference of the explained function's value from the function's own, over the
   largest value; 0 is bit for bit. Programs that XLA fuses otherwise may differ by rounding.
 * gradient: the same of the preset `gradient` from input times `jax.grad`.
-* completeness: largest |sum(R) - (f(x) - f(x0))| over the largest |f(x) - f(x0)|, where there is a
-  baseline, another picture.
+* completeness: largest |sum(R) - (f(x) - f(x0))| over the largest value, where there is a baseline:
+  another picture. In bfloat16 the value itself has an error of 0.002 to 0.02.
 * seconds: of one explanation, over those of `jax.grad`; best of several.
 
 Programs are traced one after the other and compiled beside each other; times are taken when all are
@@ -47,8 +47,8 @@ NETWORKS = {"ResNet-50": (ResNet50(), 224, 8), "ViT-S/16": (ViTS(), 224, 8)}
 """Network, side of its pictures, and how many of them."""
 
 TINY = {
-    "ResNet, tiny": (ResNet(depths=(1, 1), width=4, classes=5), 32, 2),
-    "ViT, tiny": (ViT(depth=2, width=16, heads=2, patch=8, classes=5), 32, 2),
+    "ResNet, tiny": (ResNet(depths=(1,), width=4, classes=5), 32, 2),
+    "ViT, tiny": (ViT(depth=1, width=16, heads=2, patch=8, classes=5), 32, 2),
 }
 
 COLUMNS = ("network", "dtype", "rules", "value", "gradient", "completeness", "seconds")
@@ -151,9 +151,8 @@ def check(case: Case, compiled: dict[str, Any], repeats: int) -> Iterator[dict[s
         if name == "gradient":
             row["gradient"] = _apart(found, expected)
         if name in COMPARED:
-            change = value - value0
-            missed = found.sum(tuple(range(1, found.ndim))) - change
-            row["completeness"] = float(np.max(np.abs(missed)) / np.max(np.abs(change)))
+            missed = found.sum(tuple(range(1, found.ndim))) - (value - value0)
+            row["completeness"] = float(np.max(np.abs(missed)) / np.max(np.abs([value, value0])))
         row["seconds"] = seconds(compiled[name], case.operands, repeats) / base
         row["finite"] = bool(np.isfinite(found).all())
         yield row
