@@ -260,11 +260,15 @@ def _gradient(plan: Plan, leaves: Sequence[Any], chosen: Assignment, book: _Book
     floats = [k for k, live in enumerate(plan.live_outputs) if live]
 
     def total(run: Callable[[Sequence[Any]], list[Any]]) -> Callable[..., Any]:
-        def summed(*leaves: Any) -> Any:
-            out = run(leaves)
-            return sum((out[k].real.sum() for k in floats), start=jnp.zeros(()))
+        def weighed(*leaves: Any) -> Any:
+            rng, out = np.random.default_rng(0), run(leaves)
+            outs = [out[k] for k in floats]  # whose plain sum may be constant: softmax
+            noise = [jnp.asarray(rng.normal(size=z.shape), z.dtype) for z in outs]
+            wide = functools.reduce(jnp.promote_types, (z.real.dtype for z in outs), jnp.float32)
+            parts = ((z * w).real.astype(wide).sum() for z, w in zip(outs, noise, strict=True))
+            return sum(parts, start=jnp.zeros((), wide))
 
-        return summed
+        return weighed
 
     every = tuple(range(len(leaves)))
     walked = total(lambda x: walk(plan, x, _Stopped(chosen, book)))

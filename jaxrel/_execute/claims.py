@@ -121,7 +121,7 @@ def _homogeneous(case: Case) -> Sides:
 
 def _factor(case: Case) -> Sides:
     if case.view.factor is not None:
-        yield case.x[0] * case.view.factor(), case.view.output
+        yield case.x[0] * case.view.factor(case.x[0]), case.view.output
 
 
 def _largest(case: Case) -> Sides:
@@ -138,12 +138,11 @@ def _bilinear(case: Case) -> Sides:
 
 
 def _divided(case: Case) -> Sides:
-    power = getattr(case.view, "power", None)
-    if power is None or len(case.x) < 2:
+    if len(case.x) < 2:  # the denominator below a constant
         return
     f, (a, v), (c, _) = case.view.function, case.x, case.y
     yield f(a + c, v), f(a, v) + f(c, v)
-    yield f(a, 4 * v), f(a, v) * 4.0**-power
+    yield f(a, 4 * v), f(a, v) * 4.0**-case.view.power
 
 
 def _exponentials(case: Case) -> Sides:
@@ -184,8 +183,7 @@ def _system(case: Case) -> Sides:
 
 def _statistic(case: Case) -> Sides:
     """The statistic varies along fewer axes than what it scales, and grows with it."""
-    power = getattr(case.view, "power", None)
-    if power is None or len(case.x) < 2:
+    if len(case.x) < 2:  # the denominator below a constant
         return
     a, v = (case.step.operands[k] for k in case.step.live)
     found = _source(case.plan, (a, v))
@@ -204,7 +202,7 @@ def _statistic(case: Case) -> Sides:
     far = _FAR if narrow else 2.0**20
     (a0, _), (a1, v1), (a2, v2) = at(0), at(far), at(2 * far)
     yield a2 - a0, 2 * (a1 - a0)
-    yield v2, 2 ** (1 / power) * v1  # what keeps it from 0 is nothing, so far out
+    yield v2, 2 ** (1 / case.view.power) * v1  # what keeps it from 0 is nothing, so far out
     value = case.view.inputs[1]
     constant = [jnp.all(value == jnp.take(value, jnp.array([0]), k)) for k in range(value.ndim)]
     fewer = value.size < case.x[0].size or any(constant)

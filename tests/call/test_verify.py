@@ -87,6 +87,7 @@ FALSE: list[tuple[str, Callable, str, dict]] = [
     ("f(x + y) + f(0) = f(x) + f(y)", lambda x: x * x[0], "mul", {"kind": "sum"}),
     ("elementwise", lambda x: jnp.cumsum(x, 0), "cumsum", {"kind": "nonlinearity"}),
     ("bilinear", lambda x: x / x[0], "div", {"kind": "product"}),
+    ("y b = a", lambda x: x * x[0], "mul", {"kind": "quotient"}),
     ("a constant: nothing live is left out", jnp.tanh, "tanh", {"kind": "constant"}),
     ("the gradient through the plan is jax.grad", jnp.tanh, "tanh", {"kind": "constant"}),
 ]
