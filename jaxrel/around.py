@@ -170,6 +170,8 @@ def smooth(
             axes = None if relative is True else relative
             pairs = zip(scales, call.leaves, strict=True)
             scales = [scale * _range(x, axes) for scale, x in pairs]
+        pairs = zip(scales, call.leaves, strict=True)
+        scales = [jnp.broadcast_to(scale, x.shape) for scale, x in pairs]
 
         def at(k: jax.Array) -> Any:
             keys = jax.random.split(jax.random.fold_in(key, k), len(call.leaves))
@@ -315,6 +317,8 @@ def _contributions(call: Arguments, draw: Draw, points: int, chunk: int) -> Any:
 
     def at(k: jax.Array) -> list[Any]:
         origin, t, weight = draw(k)
+        pairs = zip(origin, call.leaves, strict=True)
+        origin = [jnp.broadcast_to(x0, x.shape) for x0, x in pairs]
         pairs = zip(call.leaves, origin, strict=True)
         differences = [x.astype(wide(x)) - x0 for x, x0 in pairs]
         pairs = zip(origin, differences, call.leaves, strict=True)

@@ -23,9 +23,13 @@ class UnsupportedPrimitive(NotImplementedError):  # noqa: N818 - a name of the p
     def __init__(self, primitive: str, path: str, source: str, reason: str, way_out: str):
         """Composes the message from its parts."""
         self.primitive, self.path, self.source = primitive, path, source
-        where = f"in layer {path!r}" if path else "outside any named layer"
-        place = f"{where}, at {source}" if source else where
-        super().__init__(f"{primitive!r} {place}: {reason} {way_out}")
+        super().__init__(f"{primitive!r} {place(path, source)}: {reason} {way_out}")
+
+
+def place(path: str, source: str) -> str:
+    """Where something stands: in which layer, at which line of whose code."""
+    where = f"in layer {path!r}" if path else "outside any named layer"
+    return f"{where}, at {source}" if source else where
 
 
 class RuleError(TypeError):

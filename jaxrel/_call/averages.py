@@ -22,7 +22,8 @@ METHODS = ("gauss_legendre", "left", "right", "middle", "trapezoid")
 
 def wide(x: Any) -> Any:
     """The dtype to compute and to sum in: float32 at least."""
-    return jnp.promote_types(jnp.result_type(x), jnp.float32)
+    dtype = jnp.result_type(x)
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def total(fun: Callable[[jax.Array], Any], count: int, chunk: int) -> Any:

@@ -43,7 +43,8 @@ class Baseline:
         chosen = self.given
         if self.many is not None:
             chosen = [x0[k if len(x0) > 1 else 0] for x0 in self.given]
-        return [jnp.zeros_like(x) + x0 for x, x0 in zip(self.like, chosen, strict=True)]
+        pairs = zip(self.like, chosen, strict=True)
+        return [jnp.zeros_like(x) + jnp.broadcast_to(x0, x.shape) for x, x0 in pairs]
 
     def mean(self, explain: Callable[[list[jax.Array]], Any], chunk: int) -> Any:
         """``explain`` of the one reference, or its mean over all, ``chunk`` of them at once."""

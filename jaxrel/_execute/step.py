@@ -26,7 +26,7 @@ from .. import _compat
 from .._plan.kinds import solve_operands
 from .._plan.primitives import of
 from .._plan.steps import Step
-from ..errors import RuleError
+from ..errors import RuleError, place, shown
 from ..rules import Rule, Unit, View
 from ..rulesets.ruleset import describe
 from .affine import take_apart
@@ -192,8 +192,8 @@ def _ruled(step: Step, send: Compute) -> Compute:
             try:
                 sent, units = send(*residuals, m)
             except _Malformed as error:
-                place = f"({step.operation}, {step.location or 'no layer'})"
-                raise RuleError(f"{error} {place}.") from None
+                where = place(step.location, step.source)
+                raise RuleError(f"{error}, {step.operation!r} {where}.") from None
         return None, sent, units, None
 
     run.defvjp(forward, backward, symbolic_zeros=True)
@@ -322,7 +322,7 @@ def _apply(
     for part in sent:
         if part is not None and not hasattr(part, "astype"):
             raise _Malformed(
-                f"{describe(rule)} returned {part!r} where an array or None is expected, for an "
+                f"{describe(rule)} returned {shown(part)} where an array or None is expected, for an "
                 f"input of a {step.kind} step"
             )
     for given, x in (*zip(sent, view.inputs, strict=True), *zip(units, view.inputs, strict=False)):

@@ -45,7 +45,8 @@ Probes = Mapping[Key, jax.Array]
 
 def wide(dtype: Any) -> Any:
     """The real dtype to add up in: float32 at least."""
-    return jnp.promote_types(jnp.finfo(dtype).dtype, jnp.float32)
+    real = jnp.finfo(dtype)
+    return real.dtype if real.bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def worth(x: Any, m: Any, dtype: Any) -> jax.Array:

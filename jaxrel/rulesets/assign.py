@@ -11,12 +11,13 @@ from typing import Any
 
 from .. import _compat
 from .._plan.functions import has_another_derivative
-from .._plan.primitives import CONTROL, ELEMENTWISE, OPAQUE, STATE, WITHOUT_DERIVATIVE
+from .._plan.primitives import CONTROL, ELEMENTWISE, OPAQUE, WITHOUT_DERIVATIVE
 from .._plan.steps import Plan, Step
-from ..errors import RuleError, UnsupportedPrimitive, UnusedMatchWarning, warn
+from ..errors import UnusedMatchWarning, warn
 from ..rules import RuleFunction
 from . import hints
 from .matching import specificity
+from .refusals import unsuited, unsupported
 from .ruleset import RuleSet, describe
 
 
@@ -79,9 +80,9 @@ def _choose(
         used.add(override)
         plain = is_gradient(rule, step, compared)  # jax says itself what it cannot differentiate
         if rule is None or (override is None and not plain and not _has_derivative(step)):
-            raise _unsupported(step)
+            raise unsupported(step, _has_derivative(step))
         if compared not in getattr(rule, "baseline", (True, False)):
-            raise _unsuited(rule, step, compared)
+            raise unsuited(rule, step, compared)
         chosen[id(step)] = None if plain else rule
 
 
@@ -174,46 +175,6 @@ def _has_derivative(step: Step) -> bool:
             return False
         inside.update(node.results)
     return True
-
-
-def _unsuited(rule: Any, step: Step, compared: bool) -> RuleError:
-    alone, way_out = (
-        ("with", "Choose another rule for it, or leave the baseline out.")
-        if compared
-        else ("without", "Give relevance(..., baseline=...).")
-    )
-    return RuleError(
-        f"{describe(rule)} has no formula {alone} a baseline; it is the rule of a {step.kind} step "
-        f"({step.operation}, {step.location or 'no layer'}). {way_out}"
-    )
-
-
-def _unsupported(step: Step) -> UnsupportedPrimitive:
-    name = step.nodes[-1].name
-    if name == "while":
-        reason = "a while loop over a value that depends on the explained input cannot be reversed."
-        way_out = (
-            "Use lax.scan, lax.fori_loop with static bounds, or stop_gradient on what enters it."
-        )
-    elif name in STATE:
-        reason = "a reference holds a value that depends on the explained input."
-        way_out = "Put stop_gradient on what is stored, or hand it on as a value."
-    elif name in OPAQUE:
-        reason = "an opaque call on a value that depends on the explained input."
-        way_out = (
-            "Put stop_gradient on what enters it, or wrap it in jax.custom_vjp and give that "
-            'function a rule by name: rules | {"its_name": Gradient()}.'
-        )
-    elif not _has_derivative(step):
-        reason = "this operation cannot be differentiated by a value that is live."
-        way_out = (
-            f'Give it a rule of your own by name, rules | {{"{name}": rule}}, or put stop_gradient '
-            "on what enters it."
-        )
-    else:
-        reason = "no rule is known for this operation on a live value."
-        way_out = f'Name one: rules | {{"{name}": Gradient()}} takes its plain VJP.'
-    return UnsupportedPrimitive(name, step.location, step.source, reason, way_out)
 
 
 def _warn_of_unused(plan: Plan, rules: RuleSet, used: set[int | None]) -> None:

@@ -414,3 +414,79 @@ def test_an_opaque_call_with_a_derivative_can_be_given_a_rule_by_name(rule):
 
     np.testing.assert_allclose(relevance(scanned, rules)(X), expected)
     np.testing.assert_allclose(relevance(fun, "gradient")(X), expected)
+
+
+@jax.custom_vjp
+def solved(x):
+    """A fixed point by a loop, with its derivative given: as odeint, or a deep equilibrium."""
+    return loop(x)
+
+
+solved.defvjp(lambda x: (loop(x), x), lambda x, m: jax.vjp(unrolled, x)[1](m))
+
+
+def unrolled(x):
+    return jnp.sin(jnp.sin(jnp.sin(x)))
+
+
+@jax.custom_jvp
+def root(x):
+    """By Newton's method."""
+    step = lambda c: ((c[0] + x / c[0]) / 2, c[1] + 1)  # noqa: E731
+    return lax.while_loop(lambda c: c[1] < 30, step, (x, 0))[0]
+
+
+root.defjvp(lambda primals, tangents: (root(*primals), tangents[0] / 2 / root(*primals)))
+
+
+@pytest.mark.parametrize(
+    ("fun", "name", "plain"), [(solved, "solved", unrolled), (root, "root", jnp.sqrt)]
+)
+@pytest.mark.parametrize("within", ["plain", "jit", "scan", "outer"])
+def test_a_loop_in_a_function_with_its_own_derivative_is_explained_by_name(
+    fun, name, plain, within
+):
+    """The message names the override, and with it sum(R) = f(x) - f(x0)."""
+    if within == "jit":
+        call = jax.jit(lambda x: 2 * fun(x))
+    elif within == "scan":
+        call = lambda x: lax.scan(lambda c, x: (c, 2 * fun(x)), 0.0, x[None])[1]  # noqa: E731
+    elif within == "outer":
+        call = jax.checkpoint(lambda x: 2 * fun(x))
+    else:
+        call = lambda x: 2 * fun(x)  # noqa: E731
+    x, x0 = jnp.array([0.5, 1.5, 2.0]), jnp.array([1.0, 1.0, 0.5])
+    with pytest.raises(UnsupportedPrimitive, match=f"It stands inside '{name}'") as caught:
+        relevance(call, baseline=x0)(x)
+    assert f'rules | {{"{name}": PathIntegral()}}.' in str(caught.value)
+    rules = jaxrel.rulesets.compare_to_baseline() | {name: r.PathIntegral()}
+    got = relevance(call, rules, baseline=x0)(x)
+    np.testing.assert_allclose(got, np.ravel(2 * plain(x) - 2 * plain(x0)), rtol=1e-9)
+
+
+def test_a_callback_in_a_function_with_its_own_derivative_is_named_too():
+    with pytest.raises(UnsupportedPrimitive, match="'pure_callback' .* inside 'measured', which"):
+        relevance(lambda x: 2 * measured(x))(X)
+
+
+def test_diffrax_is_told_of_its_adjoint():
+    """Its solver is a jitted function of this name around a custom_vjp."""
+
+    @jax.jit
+    def diffeqsolve(x):
+        return solved(x)
+
+    with pytest.raises(UnsupportedPrimitive, match=r"adjoint=diffrax\.DirectAdjoint\(\)\. Or: it"):
+        relevance(diffeqsolve)(X)
+
+
+def test_rules_that_do_not_suit_are_named_with_layer_and_line():
+    def fun(x):
+        with jax.named_scope("layer"):
+            return jnp.tanh(x)
+
+    place = rf"'tanh' in layer 'layer', at .*{HERE}:\d+.* \(.*fun\)"
+    with pytest.raises(jaxrel.RuleError, match=f"a nonlinearity step, {place}. Give relevance"):
+        relevance(fun, "deeplift_rescale")(X)
+    with pytest.raises(jaxrel.RuleError, match=rf"inputs of a nonlinearity step, {place}\."):
+        relevance(fun, RuleSet(nonlinearity=lambda view, m: (m, m)))(X)
