@@ -25,7 +25,7 @@ from ._execute.evaluate import evaluate
 from ._execute.explanation import explain, trace
 from ._plan.steps import Step
 from ._plan.table import Table
-from .rulesets.assign import assign
+from .rulesets.assign import Assignment, assign
 from .rulesets.presets import preset
 from .rulesets.ruleset import RuleSet, describe
 
@@ -293,7 +293,7 @@ def _vjp(
         made.check_multiples()
     references = made.baseline
     if references is not None and references.many is not None:
-        value = evaluate(made.plan, {}, call.leaves)
+        value = evaluate(made.plan, Assignment(), call.leaves)
 
         def mean(m: Any) -> tuple[list[Any], Any]:
             def against(twins: list[Any]) -> list[Any]:

@@ -220,7 +220,7 @@ def _books(
     found = made.combine(m, units, twins)
     explained = sum((jnp.sum(r, dtype=wide(r.dtype)) for r in found), jnp.zeros(()))
     if twins is not None:
-        value = value - evaluate(made.plan, {}, twins)[0]
+        value = value - evaluate(made.plan, Assignment(), twins)[0]
     amounts = tuple(_amounts(row, blamed, read) for row in account)
     return jnp.sum(value, dtype=wide(value.dtype)), explained, amounts
 

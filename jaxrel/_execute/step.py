@@ -322,8 +322,8 @@ def _apply(
     for part in sent:
         if part is not None and not hasattr(part, "astype"):
             raise _Malformed(
-                f"{describe(rule)} returned {shown(part)} where an array or None is expected, for an "
-                f"input of a {step.kind} step"
+                f"{describe(rule)} returned {shown(part)} where an array or None is expected, for "
+                f"an input of a {step.kind} step"
             )
     for given, x in (*zip(sent, view.inputs, strict=True), *zip(units, view.inputs, strict=False)):
         if given is not None and given.shape != x.shape:
