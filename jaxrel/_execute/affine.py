@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import _compat
-from .._plan.affine import is_arithmetic
+from .._plan.affine import is_arithmetic, is_contractionless
 from .._plan.graph import Node
 from .._plan.primitives import ALL, of
 from .._plan.steps import Step
@@ -101,7 +101,9 @@ def take_apart(step: Step, values: Sequence[Any]) -> Affine:
         value = first.results[0]
         for node in chain:
             if is_arithmetic(node) and not arithmetic:
-                pass
+                if is_contractionless(node):  # it may move the value
+                    ones = (u if v == value else jnp.ones_like(env[v]) for v in node.operands)
+                    u = _compat.bind(node.eqn, list(ones))[0]
             elif not of(node.name).identity or _compat.is_transposable(node.eqn.primitive):
                 operands = [u if v == value else env[v] for v in node.operands]
                 u = bind(node.eqn, operands)[0]

@@ -63,6 +63,7 @@ def _unless_plain(rebuild: Rebuild, is_call: bool = False):
         plain = all(is_plain(body, chosen) for body in step.bodies)
         plain = plain and not (step.variant == "cond" and twins[0] is not None)
         plain = plain and not has_another_derivative(step.nodes[0])
+        plain = plain and all(body.jaxpr is not None for body in step.bodies)
         if plain and (is_call or not run_body.tapped):
             eqn = step.nodes[0].eqn
             none = all(twin is None for twin in twins)

@@ -62,7 +62,8 @@ def evaluate_both(
     twins: Twins | None = None,
 ) -> tuple[list[Any], list[Any]]:
     """Like :func:`evaluate`; returns outputs and their twins."""
-    if not taps.probes and twins is None and is_plain(plan, chosen):
+    whole = plan.jaxpr is not None
+    if whole and not taps.probes and twins is None and is_plain(plan, chosen):
         return _compat.run_jaxpr(plan.jaxpr, arguments), [None] * len(plan.outputs)
     env = {**plan.constants, **dict(zip(plan.inputs, arguments, strict=True))}
     there = _present(plan.inputs, twins or ())

@@ -128,8 +128,9 @@ def _after(known: Known, node: Node, value: int, channels: Channels) -> tuple[Ch
         reshapes = node.name in ("reshape", "squeeze", "expand_dims", "broadcast_in_dim")
         return None, reshapes
     position = node.operands.index(value)
-    if row.linear == (ALL,) and len(node.operands) > 1:  # a bias
-        return channels, same_shape
+    if row.linear == (ALL,) and len(node.operands) > 1:  # a bias; a mask of logits is none
+        masks = known.infinite.intersection(node.operands)
+        return channels, same_shape and not masks
     if channels is None or not is_linear_in(known, node, [position]):
         return channels, False
     if len(node.operands) == 1:
@@ -144,15 +145,14 @@ def _after(known: Known, node: Node, value: int, channels: Channels) -> tuple[Ch
 
 
 def _scaled_by_contraction(known: Known, node: Node, position: int, channels: list[bool]):
-    """A scale written as an einsum: it must run along channels, and move nothing."""
+    """A scale written as an einsum: it must run along channels; it may change their order."""
     _, batch = node.eqn.params["dimension_numbers"]
     own = batch[position]
     rank = len(known.shape(node.operands[position]) or ())
     if len(known.shape(node.operands[1 - position]) or ()) != len(own):
         return channels, False
     order = [*own, *(k for k in range(rank) if k not in own)]
-    fits = all(channels[k] for k in own)
-    return [channels[k] for k in order], fits and order == list(range(rank))
+    return [channels[k] for k in order], all(channels[k] for k in own)
 
 
 def find_scales(known: Known, readers: Readers, taken: set[int]) -> dict[int, Group]:

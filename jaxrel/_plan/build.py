@@ -14,6 +14,7 @@ from typing import Any
 
 from . import paths
 from .affine import find_affine, find_pools, find_scales
+from .checkpoints import checkpointed
 from .facts import find_facts, is_operator
 from .functions import (
     find_activations,
@@ -22,7 +23,7 @@ from .functions import (
     is_homogeneous,
     nonlinearity,
 )
-from .graph import Call, Graph, Node, Path, flatten
+from .graph import Call, Node, Path, flatten
 from .kinds import kind_of
 from .known import Known
 from .naming import names_of
@@ -75,7 +76,7 @@ def build_plan(
     steps = [_step(known, group, bodies.get(i, ())) for i, group in groups.used()]
     outputs = [known.facts[value] for value in graph.outputs]
     plan = Plan(
-        steps=tuple(steps),
+        steps=tuple(checkpointed(known, steps, graph.outputs)),
         inputs=graph.inputs,
         outputs=graph.outputs,
         constants=graph.constants,
@@ -238,7 +239,7 @@ def _step(known: Known, group: Group, bodies: tuple[Plan, ...]) -> Step:
         shares=group.shares,
         by_value=group.by_value,
         bodies=bodies if group.kind == "control" else (),
-        shapes=(_shapes(known.graph, live_values), _shapes(known.graph, last.results)),
+        shapes=(known.shapes(live_values), known.shapes(last.results)),
     )
 
 
@@ -263,7 +264,3 @@ def _path(known: Known, group: Group, nodes: tuple[Node, ...], operands: Sequenc
         origins = [known.facts[v].origin for v in operands if known.facts[v].origin]
         return paths.prefer(scoped, origins)
     return scoped
-
-
-def _shapes(graph: Graph, values: Sequence[int]) -> tuple[str, ...]:
-    return tuple(graph.avals[value].str_short(short_dtypes=True) for value in values)

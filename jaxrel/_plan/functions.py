@@ -20,6 +20,7 @@ def find_function(known: Known, index: int) -> Group | None:
         return None
     start = known.meeting(index)
     if start is not None:
+        start = _before(known, start)
         region = known.region(index, start)
         if region is None or is_linear(known, region, start):
             return None
@@ -27,6 +28,16 @@ def find_function(known: Known, index: int) -> Group | None:
     if _has_pole(known, node):
         return _chain(known, index)
     return _counted(known, index) if node.name == "convert_element_type" else None
+
+
+def _before(known: Known, start: int) -> int:
+    """What a function is one of, where it is written by another that is not 0 at 0: e / (1 + e)."""
+    while (node := known.node(start)) is not None:
+        row, above = of(node.name), known.by_dependence.parent(start)
+        if not row.unary or not row.zero or above is None or not known.facts[above].live:
+            return start
+        start = above
+    return start
 
 
 def nonlinearity(known: Known, region: tuple[int, ...], start: int) -> Group:

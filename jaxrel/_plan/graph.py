@@ -3,9 +3,9 @@
 Jaxprs nest: ``jax.nn.silu`` is a ``jit`` call, ``jnp.where`` another inside it, and one and the
 same inner jaxpr object may be called many times. Patterns such as gelu or softmax cross these
 borders, so ``jit`` is unfolded: every call makes fresh value numbers, and a node remembers the
-calls it stood in (their names are what ``RuleSet | {"silu": ...}`` matches). Loops, branches,
-``checkpoint``, custom derivatives and calls with explicit shardings stay whole; they become nested
-plans.
+calls it stood in (their names are what ``RuleSet | {"silu": ...}`` matches). So is ``checkpoint``;
+see :mod:`jaxrel._plan.checkpoints`. Loops, branches, custom derivatives and calls with explicit
+shardings stay whole; they become nested plans.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ class Call(NamedTuple):
     name: str
     number: int
     eqn: Any
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Tells whether it is a ``jax.checkpoint``."""
+        return self.number >= 0 and self.eqn.primitive.name == "remat2"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -216,7 +221,7 @@ def _key(eqn: Any, operands: tuple[int, ...]) -> Any:
 
 
 def _unfolds(eqn: Any) -> bool:
-    if eqn.primitive.name == "closed_call":
+    if eqn.primitive.name in ("closed_call", "remat2"):
         return True
     if eqn.primitive.name != "jit":
         return False

@@ -30,6 +30,7 @@ class Known:
       producer: index of the node that makes a value.
       insides: what is known inside of calls that are elementwise functions of one live value, by
         index.
+      infinite: constants that are infinite somewhere, as the program itself says.
       discrete: whether what is discrete counts by its value: rounding, signs, masks are live.
       by_dependence, by_liveness: dominators by elementwise operations; see :class:`Tree`.
     """
@@ -41,6 +42,7 @@ class Known:
         self.facts: dict[int, Fact] = {}
         self.producer: dict[int, int] = {}
         self.insides: dict[int, Known] = {}
+        self.infinite: set[int] = set()
         self.by_dependence, self.by_liveness = Tree(), Tree()
         self.names = names
         self._call_sizes: Counter[int] | None = None
@@ -56,6 +58,8 @@ class Known:
         number = np.ndim(content) == 0 and isinstance(
             content, int | float | np.generic | np.ndarray
         )
+        if number and np.isinf(np.asarray(content, float)):
+            self.infinite.add(value)
         self.facts[value] = Fact(
             nonneg=number and bool(np.asarray(content) >= 0),
             made=value in self.graph.literals,
@@ -74,9 +78,12 @@ class Known:
         self.nodes.append(node)
         if inside is not None:
             self.insides[index] = inside
+        spreads = of(node.name).linear or of(node.name).bilinear
         for value, fact in zip(node.results, results, strict=True):
             self.facts[value] = fact
             self.producer[value] = index
+            if spreads and not fact.depends and not self.infinite.isdisjoint(node.operands):
+                self.infinite.add(value)
         for tree, relation in ((self.by_dependence, "depends"), (self.by_liveness, "live")):
             above = [v for v in node.operands if getattr(self.facts[v], relation)]
             if above and self.is_elementwise(index, above):
@@ -125,6 +132,10 @@ class Known:
     def shape(self, value: int) -> tuple[int, ...] | None:
         """Shape of ``value``; None for what has none (tokens, keys)."""
         return getattr(self.graph.avals[value], "shape", None)
+
+    def shapes(self, values: Iterable[int]) -> tuple[str, ...]:
+        """Shapes and dtypes for people: ``f32[2,8]``."""
+        return tuple(self.graph.avals[v].str_short(short_dtypes=True) for v in values)
 
     def size(self, value: int) -> int:
         """How many elements ``value`` has."""

@@ -164,7 +164,8 @@ class Plan:
       live_inputs: for each input whether it is live.
       live_outputs: for each output whether it is live.
       avals: shape and dtype of each value number.
-      jaxpr: what was read, to be executed as it is where no step has a rule of its own.
+      jaxpr: what was read, to be executed as it is where no step has a rule of its own; None: there
+        is none, the steps are some of another plan's.
     """
 
     steps: tuple[Step, ...]
