@@ -23,6 +23,8 @@ class _Place(NamedTuple):
     parent: int
     depth: int
     jump: int
+    least: int
+    """At least so many operations lie between the parent and the value."""
 
 
 class Tree:
@@ -37,7 +39,7 @@ class Tree:
 
     def root(self, value: int) -> None:
         """Enters a value that no elementwise operation makes."""
-        self.places[value] = _Place(value, 0, value)
+        self.places[value] = _Place(value, 0, value, 0)
 
     def grow(self, value: int, operands: Sequence[int]) -> None:
         """Enters a value made elementwise of ``operands``."""
@@ -48,7 +50,10 @@ class Tree:
         above = self.places[meet]
         further = self.places[above.jump]
         even = above.depth - further.depth == further.depth - self.places[further.jump].depth
-        self.places[value] = _Place(meet, above.depth + 1, further.jump if even else meet)
+        jump = further.jump if even else meet
+        beside = (self.places[v] for v in operands if v != meet)
+        least = 1 + max((place.least for place in beside if place.parent == meet), default=0)
+        self.places[value] = _Place(meet, above.depth + 1, jump, least)
 
     def common(self, values: Sequence[int]) -> int | None:
         """The nearest value of which all ``values`` are elementwise functions, if there is one."""
@@ -59,6 +64,11 @@ class Tree:
                 return None
             meet = found
         return meet
+
+    def is_large(self, value: int, above: int) -> bool:
+        """Tells whether more lies between two values than is looked at."""
+        place = self.places[value]
+        return place.parent == above and place.least > LARGEST
 
     def parent(self, value: int) -> int | None:
         """The next value above; None for a root."""

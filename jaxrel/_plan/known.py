@@ -193,6 +193,9 @@ class Known:
         Values that are no elementwise function of ``start`` are constants of the region (a mask
         made by ``argmax``).
         """
+        (value,) = self.nodes[end].results
+        if self.by_dependence.is_large(value, start) or self.by_liveness.is_large(value, start):
+            return None
         return cone(end, start, self.producer, _Inside(self, start))
 
     def meeting(self, index: int) -> int | None:

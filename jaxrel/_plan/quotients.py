@@ -239,18 +239,13 @@ def find_log_total(known: Known, index: int) -> Group | None:
     node = known.nodes[index]
     if node.name != "log" or not known.live(node):
         return None
-    value, path = node.operands[0], [index]
-    maker = known.node(value)
-    if maker is not None and maker.name == "abs":  # jax.nn.logsumexp of signed sums
-        path.append(known.producer[value])
-        value = maker.operands[0]
-    reading = read(known, value, sums=True)
+    reading = read(known, node.operands[0], sums=True)
     source = known.producer.get(reading.source)
     if reading.total is None or source is None or known.nodes[source].name not in ("exp", "exp2"):
         return None
     if reading.groups is not None:
         return None
-    nodes = tuple(sorted({source, *reading.path, *path}))
+    nodes = tuple(sorted({source, *reading.path, index}))
     shares = Shares(nodes.index(source), reading.total, False)
     return Group("softmax", nodes, (known.nodes[source].operands[0],), shares=shares)
 

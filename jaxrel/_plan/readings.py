@@ -105,6 +105,12 @@ def _same(known: Known, node: Node, live: int, reading: Reading, fresh: Any, sum
     return reading.labels
 
 
+def _absolute(known: Known, node: Node, live: int, reading: Reading, fresh: Any, sums: bool):
+    """What is >= 0 anyway."""
+    del live, fresh, sums
+    return reading.labels if known.facts[node.operands[0]].nonneg else None
+
+
 def _transpose(known: Known, node: Node, live: int, reading: Reading, fresh: Any, sums: bool):
     del known, live, fresh, sums
     labels: list[Label] = [None] * len(reading.labels)
@@ -300,6 +306,7 @@ _STEPS = {
     "mul": _scale,
     "div": _scale,
     "neg": _negated,
+    "abs": _absolute,
     "select_n": _masked,
     "dot_general": _contraction,
     "add": _guard,

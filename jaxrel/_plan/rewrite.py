@@ -4,6 +4,7 @@ Some programs compute a value in an order in which what is known of it is out of
 
 * attention that is normalised after the product with the values, (sum_k e_k v_k) / sum_k e_k, which
   is sum_k (e_k / sum e) v_k (Rabe and Staats 2021);
+* the exponential of a logarithm of shares, exp(u - log sum exp(u)), which is exp(u) / sum exp(u);
 * a value scaled by a statistic that has been multiplied by a live scale before,
   x * (rsqrt(v) * scale), which is (x * rsqrt(v)) * scale.
 
@@ -31,7 +32,7 @@ from .kinds import kind_of
 from .known import Known
 from .primitives import of
 from .quotients import Quotient, find_quotient, is_normalization
-from .readings import read, read_from
+from .readings import index_root, read, read_from
 
 
 @jax.custom_vjp
@@ -52,6 +53,8 @@ def rewritten(known: Known, node: Node) -> list[Node] | None:
       node: not yet entered.
     """
     live = [k for k, v in enumerate(node.operands) if known.facts[v].live]
+    if len(live) == 1 and node.name in ("exp", "exp2"):
+        return _by_logarithm(known, node)
     if len(live) == 1 and of(node.name).elementwise:
         return _broadcast(known, node, live[0])
     if node.name not in ("div", "mul") or len(live) != 2 or len(node.results) != 1:
@@ -184,6 +187,47 @@ def _usual_attention(
         return y
 
     return usual
+
+
+def _by_logarithm(known: Known, node: Node) -> list[Node] | None:
+    difference = known.node(node.operands[0])
+    if difference is None or difference.name != "sub" or len(known.live(difference)) != 2:
+        return None
+    u, subtracted = difference.operands
+    reading = read(known, subtracted, sums=False)
+    log, shift = known.node(reading.source), None
+    if log is not None and log.name == "add" and len(known.live(log)) == 1:  # max + log sum
+        (k,) = known.live(log)
+        shift, log = log.operands[1 - k], known.node(log.operands[k])
+    if log is None or log.name != {"exp": "log", "exp2": "log2"}[node.name]:
+        return None
+    below = read_from(known, log.operands[0], reading.labels, sums=True)
+    source = known.node(below.source)
+    if below.total is None or below.factors or below.after or below.groups or below.guarded:
+        return None
+    if source is None or source.name != node.name or not _is_shifted(known, source, u, shift):
+        return None
+    if any(label not in (k, None) and label < reading.rank for k, label in enumerate(below.labels)):
+        return None
+    moves = [known.nodes[k] for k in sorted(reading.path)]
+
+    def usual(e: Any, total: Any) -> Any:
+        for move in moves:
+            (total,) = _compat.bind(move.eqn, [total])
+        return e / total
+
+    return _spliced(known, node, usual, (below.source, log.operands[0]))
+
+
+def _is_shifted(known: Known, exponential: Node, u: int, shift: int | None) -> bool:
+    """Tells whether exponentials are those of u, or of u minus what is added to their logarithm."""
+    logits = exponential.operands[0]
+    if shift is None:
+        return logits == u
+    node = known.node(logits)
+    if node is None or node.name != "sub" or node.operands[0] != u:
+        return False
+    return index_root(known, node.operands[1]) == index_root(known, shift)
 
 
 def _live_scale(known: Known, node: Node) -> list[Node] | None:
