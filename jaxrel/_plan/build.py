@@ -15,7 +15,7 @@ from typing import Any
 from . import paths
 from .affine import find_affine, find_pools, find_scales
 from .checkpoints import checkpointed
-from .facts import find_facts, is_operator
+from .facts import Nested, find_facts, is_operator
 from .functions import (
     find_activations,
     find_function,
@@ -46,6 +46,7 @@ def build_plan(
     fold: bool = True,
     parts: bool = False,
     discrete: bool = False,
+    elementwise: dict[Any, Nested] | None = None,
 ) -> Built:
     """Reads a jaxpr into a plan.
 
@@ -60,17 +61,21 @@ def build_plan(
       fold: whether constant affine operations after a matmul belong to it.
       parts: whether softmaxes whose denominator has a constant are taken apart.
       discrete: whether rounding, signs and masks count by their value.
+      elementwise: calls found to be functions of one value, by what is called and on what.
 
     Returns:
       The plan, the facts of its results, and what is known of the graph.
     """
     graph = flatten(jaxpr, path, calls, roots)
-    build = functools.partial(build_plan, names=names, roots=roots, fold=fold, parts=parts)
+    seen = {} if elementwise is None else elementwise
+    build = functools.partial(
+        build_plan, names=names, roots=roots, fold=fold, parts=parts, elementwise=seen
+    )
     if discrete:
         build = functools.partial(build, discrete=True)
 
     known, bodies = find_facts(
-        graph, inputs, lambda node, facts: plan_bodies(node, facts, build), names, discrete
+        graph, inputs, lambda node, facts: plan_bodies(node, facts, build, seen), names, discrete
     )
     groups = _Groups(known, graph.outputs[:explained], bodies, fold, parts)
     steps = [_step(known, group, bodies.get(i, ())) for i, group in groups.used()]

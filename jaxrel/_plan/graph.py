@@ -174,7 +174,10 @@ class _Flattener:
 
     def literal(self, content: Any, aval: Any) -> int:
         """Numbers a literal; equal scalars are one value."""
-        key = (aval.str_short(), repr(content)) if np.ndim(content) == 0 else None
+        if isinstance(content, jax.Array):  # it may be a tracer
+            key = aval, id(content)
+        else:  # by its bytes: 0.0 and -0.0 are two
+            key = (aval, np.asarray(content).tobytes()) if np.ndim(content) == 0 else None
         if key is None or key not in self.literals:
             value = self.constant(content, aval)
             if not isinstance(content, jax.Array):  # else a parameter that happens to be a scalar

@@ -12,7 +12,7 @@ books close by value, whatever slope its author declares. It is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .. import _compat
 from .facts import Nested
@@ -34,19 +34,25 @@ class Built(NamedTuple):
 Build = Callable[..., Built]
 
 
-def plan_bodies(node: Node, operands: Sequence[Fact], build: Build) -> Nested:
+def plan_bodies(
+    node: Node, operands: Sequence[Fact], build: Build, elementwise: dict[Any, Nested]
+) -> Nested:
     """Plans the jaxprs of a control node.
 
     Args:
       node: a ``scan``, ``cond``, ``remat2``, ``shard_map`` or call.
       operands: facts of its operands.
       build: :func:`jaxrel._plan.build.build_plan`.
+      elementwise: see there; one jaxpr called in many places is read once.
     """
     if node.name == "scan":
         return _scan(node, operands, build)
     if node.name == "cond":
         return _cond(node, operands, build)
     jaxpr = node.eqn.params[of(node.name).body]
+    key = id(jaxpr), of(node.name).own_derivative, tuple(operands)
+    if key in elementwise:
+        return elementwise[key]
     calls = node.calls
     if name := _compat.custom_call_name(node.eqn):
         calls = (*calls, Call(name, -1, node.eqn))
@@ -55,7 +61,8 @@ def plan_bodies(node: Node, operands: Sequence[Fact], build: Build) -> Nested:
         return Nested((built.plan,), built.results)
     if _is_elementwise(built, operands):
         (result,) = built.results
-        return Nested((built.plan,), [result._replace(live=True)], built.known)
+        found = Nested((built.plan,), [result._replace(live=True)], built.known)
+        return elementwise.setdefault(key, found)
     if _is_live(built):
         return Nested((built.plan,), built.results)
     counted = build(jaxpr, operands, node.path, calls, discrete=True)
