@@ -67,7 +67,7 @@ def build_plan(
       The plan, the facts of its results, and what is known of the graph.
     """
     graph = flatten(jaxpr, path, calls, roots)
-    seen = {} if elementwise is None else elementwise
+    seen = {} if discrete or elementwise is None else elementwise
     build = functools.partial(
         build_plan, names=names, roots=roots, fold=fold, parts=parts, elementwise=seen
     )
