@@ -15,6 +15,7 @@ from flax import nnx
 from jax import lax
 
 from jaxrel import audit, relevance, summary, value_and_relevance
+from tests import covering
 
 X = jnp.array([[0.5, -1.0, 2.0], [-0.3, 0.2, 0.1]])
 
@@ -43,8 +44,10 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("rules", ["slope", "gradient", "compare_to_baseline", "lrp"])
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    ("name", "rules"),
+    covering.covering(list(FUNCTIONS), ["slope", "compare_to_baseline", "gradient", "lrp"]),
+)
 def test_a_number_is_the_same_as_an_array_without_axes(name, rules):
     make, more = FUNCTIONS[name], {"baseline": 0.25} if rules == "compare_to_baseline" else {}
     right = relevance(make(np.float64(0.3)), rules, **more)(X)

@@ -20,6 +20,7 @@ from jaxrel import (
     smooth,
     value_and_relevance,
 )
+from tests import covering
 
 RNG = np.random.default_rng(0)
 W = jnp.asarray(RNG.normal(size=(12, 5)))
@@ -192,7 +193,7 @@ def test_audits_and_pullbacks_are_means_too():
         assert not np.delete(rows[k], k, 0).any()
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 7])
+@pytest.mark.parametrize("chunk", [3, covering.case(1, full=True), covering.case(7, full=True)])
 def test_they_are_transformed_as_any_function(chunk):
     explain = jax.jit(functools.partial(mean, chunk=chunk))
     each = jax.vmap(lambda x: explain(x[None], MANY)[0])(X)
@@ -212,7 +213,10 @@ def test_within_shard_map():
         close(local, mean(X, many, 1))
 
 
-@pytest.mark.parametrize("transform", ["relevance", "derivative", "multipliers", "audit"])
+@pytest.mark.parametrize(
+    "transform",
+    ["relevance", "derivative", *(covering.case(t, full=True) for t in ("multipliers", "audit"))],
+)
 def test_memory_is_that_of_a_chunk(transform):
     def deep(x):
         for _ in range(4):
