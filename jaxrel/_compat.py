@@ -89,14 +89,36 @@ def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     primitive = eqn.primitive
     if primitive.name == "pvary" and _varying(operands[0]).issuperset(eqn.params["axes"]):
         return list(operands)
+    operands = _varying_as_before(eqn, operands)
     with eqn.ctx.manager:
         out = primitive.bind(*operands, **primitive.get_bind_params(eqn.params))
     return list(out) if primitive.multiple_results else [out]
 
 
+def _varying_as_before(eqn: JaxprEqn, operands: Sequence[Any]) -> Sequence[Any]:
+    """Operands that vary over the mesh axes within ``shard_map`` that the equation's own did.
+
+    Others in their places (zeros, ones, bounds of a rule) need not, and jax lets no two mix.
+    """
+    before = [_axes_of(atom.aval) for atom in eqn.invars]
+    if not any(before):
+        return operands
+    pairs = zip(operands, before, strict=True)
+    return [x if axes <= _varying(x) else _vary(x, axes - _varying(x)) for x, axes in pairs]
+
+
+def _vary(x: Any, axes: frozenset[str]) -> Any:
+    return jax.lax.pcast(x, tuple(sorted(axes)), to="varying") if axes else x
+
+
+def _axes_of(aval: Any) -> frozenset[str]:
+    axis_type = getattr(aval, "manual_axis_type", None)
+    return frozenset(getattr(axis_type, "varying", ()))
+
+
 def _varying(x: Any) -> frozenset[str]:
-    """The mesh axes over which a value within ``shard_map`` varies."""
-    return frozenset(getattr(getattr(jax.typeof(x), "mat", None), "varying", ()))
+    """The mesh axes that a value varies over within ``shard_map``."""
+    return _axes_of(jax.typeof(x))
 
 
 def vary_like(x: Any, *others: Any) -> Any:
@@ -104,8 +126,26 @@ def vary_like(x: Any, *others: Any) -> Any:
 
     What is sent back to it is summed over them.
     """
-    axes = frozenset[str]().union(*map(_varying, others)) - _varying(x)
-    return jax.lax.pcast(x, tuple(sorted(axes)), to="varying") if axes else x
+    return _vary(x, frozenset[str]().union(*map(_varying, others)) - _varying(x))
+
+
+def strong(x: Any) -> Any:
+    """``x`` without the weak type that a Python number gives; in value the same."""
+    is_weak = getattr(jax.typeof(x), "weak_type", False)
+    return jax.lax.convert_element_type(x, jax.numpy.result_type(x)) if is_weak else x
+
+
+def cotangent(m: Any, x: Any) -> Any:
+    """``m`` as a cotangent of ``x``: sharded alike, varying over the same mesh axes.
+
+    Where within ``shard_map`` x is the same on all devices, each sends its part.
+    """
+    over, like = _varying(m), _varying(x)
+    m = _vary(jax.lax.psum(m, tuple(over - like)) if over - like else m, like - over)
+    aval = jax.typeof(x)
+    if is_explicit(aval) and jax.typeof(m).sharding != aval.sharding:
+        return jax.sharding.reshard(m, aval.sharding)
+    return m
 
 
 @contextlib.contextmanager
@@ -125,6 +165,26 @@ def is_transposable(primitive: Any) -> bool:
     return primitive in ad.primitive_transposes
 
 
+def has_derivative(eqn: JaxprEqn) -> bool:
+    """Tells whether an equation can be differentiated, by trying: a call may refuse."""
+    aval = [atom.aval for atom in eqn.invars]
+    floats = [k for k, a in enumerate(aval) if jax.numpy.issubdtype(a.dtype, jax.numpy.inexact)]
+
+    def derivative(*operands: Any) -> Any:
+        def run(*live: Any) -> Any:
+            replaced = dict(zip(floats, live, strict=True))
+            return bind(eqn, [replaced.get(k, v) for k, v in enumerate(operands)])
+
+        out, pullback = jax.vjp(run, *(operands[k] for k in floats))
+        return pullback([zeros(jax.typeof(z)) for z in out])
+
+    try:
+        jax.eval_shape(derivative, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in aval))
+    except Exception:  # whatever its author raises
+        return False
+    return True
+
+
 def is_tracer(value: Any) -> bool:
     """Tells whether a value is known only to an outer transformation."""
     return isinstance(value, jax_core.Tracer)
@@ -141,7 +201,7 @@ def instantiate(cotangent: Any) -> Any:
         aval: Any = cotangent.aval
         if aval.dtype == jax.dtypes.float0:
             return np.zeros(aval.shape, aval.dtype)
-        return jax.numpy.zeros(aval.shape, aval.dtype)
+        return zeros(aval)
     return cotangent
 
 
@@ -215,7 +275,39 @@ def trace_on(fun: Any, avals: Sequence[Any]) -> Jaxpr | None:
 
 
 def zeros(aval: Any) -> jax.Array:
-    """Returns zeros of a shape and dtype that vary over the same mesh axes within ``shard_map``."""
-    axes = getattr(getattr(aval, "manual_axis_type", None), "varying", ())
-    found = jax.numpy.zeros(aval.shape, aval.dtype)
-    return jax.lax.pcast(found, tuple(axes), to="varying") if axes else found
+    """Returns zeros like a value of this type: its sharding, and its mesh axes in ``shard_map``."""
+    sharding = aval.sharding if is_explicit(aval) else None
+    return _vary(jax.numpy.zeros(aval.shape, aval.dtype, device=sharding), _axes_of(aval))
+
+
+def is_explicit(aval: Any) -> bool:
+    """Tells whether the type of a value says how it is sharded: a mesh with Explicit axes."""
+    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+    return jax.sharding.AxisType.Explicit in (getattr(mesh, "axis_types", None) or ())
+
+
+def whole(x: Any) -> Any:
+    """``x`` on every device, where the mesh has Explicit axes; anything else as it is."""
+    aval = jax.typeof(x)
+    if not is_explicit(aval):
+        return x
+    return jax.sharding.reshard(x, aval.sharding.update(spec=jax.sharding.PartitionSpec()))
+
+
+def rows(x: Any, indices: Any) -> Any:
+    """``x[indices]`` along the first axis, sharded as x is."""
+    aval = jax.typeof(x)
+    if not is_explicit(aval):
+        return x[indices]
+    return x.at[indices].get(out_sharding=aval.sharding)
+
+
+def microbatches(x: Any, steps: int) -> Any:
+    """Splits the first axis in ``steps``, which come in front.
+
+    Where it is sharded by an Explicit mesh, each takes a part of every shard: nothing is sent.
+    """
+    each = x.shape[0] // steps
+    if is_explicit(jax.typeof(x)):
+        return jax.numpy.moveaxis(x.reshape(each, steps, *x.shape[1:]), 1, 0)
+    return x.reshape(steps, each, *x.shape[1:])

@@ -255,7 +255,7 @@ def summary(
 
     def summarized(*args: Any, **kwargs: Any) -> Table:
         call = Arguments(fun, args, kwargs, argnums)
-        plan, _ = trace(call, rule_set)
+        plan, _ = trace(call, rule_set, compared=baseline is not None)
         assign(plan, rule_set, baseline is not None)
         return Table.of(plan, lambda step: _rule_name(step, rule_set))
 

@@ -139,7 +139,7 @@ def verify(
                 "and grad."
             )
         call = Arguments(fun, args, kwargs, argnums)
-        plan, _ = trace(call, rule_set)
+        plan, _ = trace(call, rule_set, compared=baseline is not None)
         chosen = assign(plan, rule_set, baseline is not None)
         points = [call.leaves]
         if baseline is not None:

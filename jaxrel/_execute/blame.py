@@ -178,7 +178,7 @@ def _together(
     nodes = step.nodes
     if nodes[0].name in MATMUL:  # W 0 = 0, without multiplying
         aval = nodes[0].eqn.outvars[0].aval
-        env[nodes[0].results[0]], nodes = jnp.zeros(aval.shape, aval.dtype), nodes[1:]
+        env[nodes[0].results[0]], nodes = _compat.zeros(aval), nodes[1:]
     for node in nodes:
         results = _compat.bind(node.eqn, [env[v] for v in node.operands])
         env.update(zip(node.results, results, strict=True))

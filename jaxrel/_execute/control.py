@@ -1,10 +1,10 @@
 """Control flow, rebuilt around nested plans through jax's public functions.
 
 Parameters of ``scan``, ``cond`` and the rest change between jax versions, so equations are never
-bound again with other parameters. Where no step inside has a rule of its own, the equation runs as
-it was: that keeps a user's custom derivative, and traces nothing twice.
+bound again with other parameters. Where there is nothing to add inside, the equation runs as it
+was: that keeps a user's custom derivative, and traces nothing twice.
 
-With a baseline, loops carry the twins of what varies beside it, and branches return them.
+What goes in and comes out are bundles: values with all that travels with them, whatever that is.
 """
 
 from __future__ import annotations
@@ -15,206 +15,194 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from .. import _compat
 from .._plan.functions import has_another_derivative
+from .._plan.primitives import of
 from .._plan.steps import Plan, Step
-from .._plan.varying import cond_varying, scan_varying, varying
+from .._plan.varying import cond_varying, scan_varying
 from ..rules.numerics import difference
 from ..rulesets.assign import Assignment, is_plain
+from .bundle import Bundle, fitted, is_float
 from .switches import settle
-from .taps import Probes
-
-Both = tuple[Sequence[Any], Sequence[Any]]
-"""Results and their twins at the baseline, None for those that are the same there."""
+from .taps import Probes, Taps
+from .units import units_of_control
 
 
-class RunBody(Protocol):
-    """Executes a nested plan.
+class Run(Protocol):
+    """Executes nested plans: :class:`jaxrel._execute.evaluate.Interpreter`."""
 
-    Attributes:
-      tapped: the steps inside are audited, so they cannot run as they were.
-    """
+    @property
+    def chosen(self) -> Assignment:
+        """The rule of each step."""
+        ...
 
-    tapped: bool
+    @property
+    def taps(self) -> Taps:
+        """What is read off."""
+        ...
+
+    @property
+    def apart(self) -> bool:
+        """Whether differences are carried in parts."""
+        ...
 
     def probes(self, step: Step) -> Probes:
         """Those of what is inside ``step``; a loop's with one row for each iteration."""
         ...
 
-    def __call__(
-        self,
-        plan: Plan,
-        arguments: Sequence[Any],
-        twins: Sequence[Any],
-        probes: Probes | None = None,
-    ) -> Both:
-        """Runs ``plan``; ``probes`` are those of this iteration of a loop, or of this shard."""
+    def having(self, probes: Probes) -> Run:
+        """The same inside ``step``, with its probes: of one iteration of a loop, or one shard."""
+        ...
+
+    def run(self, plan: Plan, given: Sequence[Bundle], wanted: Sequence[bool]) -> list[Bundle]:
+        """Runs ``plan``; outputs that are wanted have companions, as far as they are live."""
         ...
 
 
-Rebuild = Callable[[Step, list[Any], list[Any], RunBody], Both]
+Rebuild = Callable[[Step, list[Bundle], Sequence[bool], Run], list[Bundle]]
 
 
-def _unless_plain(rebuild: Rebuild, is_call: bool = False):
-    def run(
-        step: Step, chosen: Assignment, values: list[Any], twins: list[Any], run_body: RunBody
-    ) -> Both:
-        plain = all(is_plain(body, chosen) for body in step.bodies)
-        plain = plain and not (step.variant == "cond" and twins[0] is not None)
-        plain = plain and not has_another_derivative(step.nodes[0])
-        plain = plain and all(body.jaxpr is not None for body in step.bodies)
-        if plain and (is_call or not run_body.tapped):
-            eqn = step.nodes[0].eqn
-            none = all(twin is None for twin in twins)
-            made = [None] * len(step.results) if none else _compat.bind(eqn, _fill(values, twins))
-            return _compat.bind(eqn, values), made
-        return rebuild(step, values, twins, run_body)
+def is_entered(step: Step, given: Sequence[Bundle], wanted: Sequence[bool], run: Run) -> bool:
+    """Tells whether a step is control flow whose nested plans are executed.
 
-    return run
-
-
-def _fill(values: Sequence[Any], twins: Sequence[Any]) -> list[Any]:
-    return [v if twin is None else twin for v, twin in zip(values, twins, strict=True)]
-
-
-def _chosen(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
-    return [value for value, flag in zip(values, flags, strict=True) if flag]
+    Not so where a rule is for the call as a whole; where all inside is plain and it is a function
+    of jax's with a derivative of its own, or nothing travels with its operands; and where the
+    baseline takes another branch, which has other parts.
+    """
+    if step.kind != "control" or id(step) in run.chosen:
+        return False
+    if run.apart and step.variant == "cond" and given[0].varies:
+        return False
+    (node,) = step.nodes
+    if any(body.jaxpr is None for body in step.bodies):  # steps of a checkpoint
+        return True
+    plain = all(is_plain(body, run.chosen) for body in step.bodies)
+    if not plain or has_another_derivative(node):
+        return True
+    if of(node.name).own_derivative:
+        return False
+    return any(wanted) or bool(run.taps.probes) or any(bundle.varies for bundle in given)
 
 
-def _spread(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:
-    """The opposite of :func:`_chosen`: None where a flag is not set."""
-    rest = iter(values)
-    return [next(rest) if flag else None for flag in flags]
+def _varies(given: Sequence[Bundle]) -> list[bool]:
+    return [bundle.varies for bundle in given]
 
 
-def _flags(twins: Sequence[Any]) -> list[bool]:
-    return [twin is not None for twin in twins]
+def _all_fitted(
+    given: Sequence[Bundle], varies: Sequence[bool], units: Sequence[bool], run: Run
+) -> list[Bundle]:
+    triples = zip(given, varies, units, strict=True)
+    return [fitted(bundle, flag, unit, run.apart) for bundle, flag, unit in triples]
 
 
-def _scan(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
+def _scan(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
     params = step.nodes[0].eqn.params
     constants, carries = _compat.scan_arity(params)
     ends = constants + carries
-    varies = scan_varying(step, _flags(twins))
-    carried, stacked = varies[:carries], varies[carries:]
-    over = _flags(twins[ends:])
+    varies = scan_varying(step, _varies(given))
+    units, wanted = units_of_control(step, run.chosen, wanted)
+    begun = [*_varies(given[:constants]), *varies[:carries], *_varies(given[ends:])]
+    given = _all_fitted(given, begun, units, run)
 
-    def body(carry: tuple[list[Any], list[Any]], x: tuple[list[Any], list[Any], Any]):
-        arguments = [*values[:constants], *carry[0], *x[0]]
-        inner = [*twins[:constants], *_spread(carry[1], carried), *_spread(x[1], over)]
-        out, made = run_body(step.bodies[0], arguments, inner, x[2])
-        made = _fill(out, made)
-        carry = list(out[:carries]), _chosen(made[:carries], carried)
-        return carry, (out[carries:], _chosen(made[carries:], stacked))
+    def body(carry: list[Bundle], x: tuple[list[Bundle], Probes]):
+        inner, probes = [*given[:constants], *carry, *x[0]], x[1]
+        out = run.having(probes).run(step.bodies[0], inner, wanted)
+        out = _all_fitted(out, varies, wanted, run)
+        return out[:carries], out[carries:]
 
-    start = list(values[constants:ends]), _chosen(_fill(values, twins)[constants:ends], carried)
+    start = jax.tree.map(jnp.asarray, given[constants:ends])
     carry, ys = lax.scan(
         body,
-        jax.tree.map(jnp.asarray, start),
-        (values[ends:], _chosen(twins[ends:], over), run_body.probes(step)),
+        start,
+        (given[ends:], run.probes(step)),
         length=params["length"],
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
-    return [*carry[0], *ys[0]], _spread([*carry[1], *ys[1]], varies)
+    return [*carry, *ys]
 
 
-def _cond(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
-    index, *operands = values
-    there, *inner = twins
-    varies = cond_varying(step, _flags(twins))
+def _cond(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
+    index, *operands = given
+    varies = cond_varying(step, _varies(given))
+    units, _ = units_of_control(step, run.chosen, wanted)
+    operands = _all_fitted(operands, _varies(operands), units[1:], run)
 
-    def branch(body: Plan) -> Callable[..., tuple[list[Any], list[Any]]]:
-        def run(operands: list[Any], given: list[Any]):
-            out, made = run_body(body, operands, _spread(given, _flags(inner)))
-            return list(out), _chosen(_fill(out, made), varies)
+    def branch(body: Plan) -> Callable[[list[Bundle]], list[Bundle]]:
+        return lambda inner: _all_fitted(run.run(body, inner, wanted), varies, wanted, run)
 
-        return run
-
-    given = _chosen(inner, _flags(inner))
-    out, made = lax.switch(index, [branch(body) for body in step.bodies], operands, given)
-    made = _spread(made, varies)
-    if there is None:
-        return out, made
+    # jax transposes two branches to two trees where an operand has a weak type
+    operands = jax.tree.map(_compat.strong, operands)
+    out = lax.switch(index.value, [branch(body) for body in step.bodies], operands)
+    if not index.varies:
+        return out
     plain = [lambda *args, body=body: _compat.run_jaxpr(body.jaxpr, args) for body in step.bodies]
-    other = lax.switch(there, plain, *_fill(operands, inner))
-    jumps = [difference(a, b) if _is_float(a) else None for a, b in zip(made, other, strict=True)]
-    live = [(values[k], _fill(values, twins)[k]) for k in step.live if k > 0]
-    return settle(out, live, jumps), other
+    other = lax.switch(index.twin, plain, *(bundle.origin for bundle in operands))
+    jumps = [
+        difference(b.twin, z0) if is_float(z0) else None for b, z0 in zip(out, other, strict=False)
+    ]
+    live = [(given[k].value, given[k].origin) for k in step.live if k > 0]
+    settled = settle([bundle.value for bundle in out], live, jumps)
+    triples = zip(out, settled, other, strict=True)
+    return [bundle._replace(value=z, twin=z0) for bundle, z, z0 in triples]
 
 
-def _is_float(value: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(value), jnp.inexact)
+def _entered(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run):
+    """The operands of a call, and what it does with them, for jax to wrap once more."""
+    units, _ = units_of_control(step, run.chosen, wanted)
+    given = _all_fitted(given, _varies(given), units, run)
+    return given, lambda inner, run=run: run.run(step.bodies[0], inner, wanted)
 
 
-def _remat(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
+def _call(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
+    given, body = _entered(step, given, wanted, run)
+    return body(given)
+
+
+def _remat(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
     params = step.nodes[0].eqn.params
-
-    def run(values: list[Any], given: list[Any]):
-        return _call(step, values, _spread(given, _flags(twins)), run_body)
-
-    checkpointed = jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])
-    return checkpointed(values, _chosen(twins, _flags(twins)))
+    given, body = _entered(step, given, wanted, run)
+    return jax.checkpoint(body, prevent_cse=params["prevent_cse"], policy=params["policy"])(given)
 
 
-def _call(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
-    return run_body(step.bodies[0], values, twins)
-
-
-def _jit(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
+def _jit(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
     """Only calls with explicit shardings come here; others are unfolded by the plan."""
     params = step.nodes[0].eqn.params
-    given, made = _flags(twins), _made(step, twins)
+    given, body = _entered(step, given, wanted, run)
 
-    def run(values: list[Any], given_twins: list[Any]):
-        out, all_made = run_body(step.bodies[0], values, _spread(given_twins, given))
-        return list(out), _chosen(_fill(out, all_made), made)
-
-    def shardings(name: str, flags: Sequence[bool]):
-        whole = [None if _compat.is_unspecified(s) else s for s in params[name]]
-        return whole, _chosen(whole, flags)
+    def shardings(name: str) -> list[Any]:
+        return [None if _compat.is_unspecified(s) else s for s in params[name]]
 
     jitted = jax.jit(
-        run,
-        in_shardings=shardings("in_shardings", given),
-        out_shardings=shardings("out_shardings", made),
+        body, in_shardings=(shardings("in_shardings"),), out_shardings=shardings("out_shardings")
     )
-    out, chosen = jitted(values, _chosen(twins, given))
-    return out, _spread(chosen, made)
+    return jitted(given)
 
 
-def _made(step: Step, twins: Sequence[Any]) -> list[bool]:
-    """Which results of a call vary."""
-    return varying(step.bodies[0], _flags(twins))
-
-
-def _shard_map(step: Step, values: list[Any], twins: list[Any], run_body: RunBody) -> Both:
-    given, made = _flags(twins), _made(step, twins)
-    probes = run_body.probes(step)
-
-    def body(values: list[Any], twins: list[Any], probes: Probes) -> tuple[Any, ...]:
-        out, all_made = run_body(step.bodies[0], values, _spread(twins, given), probes)
-        return (*out, *_chosen(_fill(out, all_made), made))
-
+def _shard_map(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
+    """Probes go in beside the operands: each device adds its share to what they get."""
     params = dict(step.nodes[0].eqn.params)
-    specs = list(params["in_specs"])
-    params["in_specs"] = specs, _chosen(specs, given), jax.sharding.PartitionSpec()
-    params["out_specs"] = (*params["out_specs"], *_chosen(params["out_specs"], made))
-    out = _compat.shard_map(body, params)(list(values), _chosen(twins, given), probes)
-    return out[: len(made)], _spread(out[len(made) :], made)
+    given, body = _entered(step, given, wanted, run)
+    params["in_specs"] = [*params["in_specs"]], PartitionSpec()
+
+    def mapped(inner: list[Bundle], probes: Probes) -> tuple[Bundle, ...]:
+        return tuple(body(inner, run.having(probes)))
+
+    return list(_compat.shard_map(mapped, params)(given, run.probes(step)))
 
 
-CONTROL_FLOW = {
-    "scan": _unless_plain(_scan),
-    "cond": _unless_plain(_cond),
-    "remat2": _unless_plain(_remat),
-    "jit": _unless_plain(_jit),
-    "shard_map": _unless_plain(_shard_map),
-    "custom_jvp_call": _unless_plain(_call, is_call=True),
-    "custom_vjp_call": _unless_plain(_call, is_call=True),
-    "custom_vmap_call": _unless_plain(_call, is_call=True),
-    "composite": _unless_plain(_call, is_call=True),
-    "remat_opt": _unless_plain(_call, is_call=True),
-    "xla_metadata_call": _unless_plain(_call, is_call=True),
+CONTROL_FLOW: dict[str, Rebuild] = {
+    "scan": _scan,
+    "cond": _cond,
+    "remat2": _remat,
+    "jit": _jit,
+    "shard_map": _shard_map,
+    "custom_jvp_call": _call,
+    "custom_vjp_call": _call,
+    "custom_vmap_call": _call,
+    "composite": _call,
+    "remat_opt": _call,
+    "xla_metadata_call": _call,
 }

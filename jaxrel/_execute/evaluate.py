@@ -5,31 +5,34 @@ inside a ``jax.custom_vjp`` whose backward pass is its rule. jit, vmap, grad of 
 remat and sharding then come from JAX.
 
 With a baseline every value that varies has a twin, its value there. Twins are computed beside, by
-the same operations; they enter the rules, and get no multiplier.
+the same operations; they enter the rules, and get no multiplier. What travels with a value is in
+its :class:`~jaxrel._execute.bundle.Bundle`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from .. import _compat
 from .._plan.primitives import OPAQUE
 from .._plan.steps import Plan, Step
+from .._plan.stopped import is_shift, shifted
 from ..rulesets.assign import Assignment, is_plain
-from .control import CONTROL_FLOW
+from .apart import run_apart
+from .bundle import Bundle, fitted
+from .control import CONTROL_FLOW, is_entered
 from .step import apply_rule, run_nodes, run_plain, scope
-from .switches import settle_constants
+from .switches import settle_step
 from .taps import NO_TAPS, Probes, Taps, within
-from .units import companioned, hand_on, hands_on, meet
-
-Twins = Sequence[Any]
-"""Values at the baseline; None for those that are the same there."""
+from .units import companioned, emits_unit, hand_on, hands_on
 
 
 def evaluate(
@@ -38,7 +41,7 @@ def evaluate(
     arguments: Sequence[Any],
     companions: Mapping[int, Any] = MappingProxyType({}),
     taps: Taps = NO_TAPS,
-    twins: Twins | None = None,
+    twins: Sequence[Any] | None = None,
 ) -> list[Any]:
     """Runs ``plan`` on ``arguments`` and returns its outputs.
 
@@ -50,103 +53,157 @@ def evaluate(
       taps: what is read off on the way back, for audits; see :mod:`jaxrel._execute.taps`.
       twins: of the arguments, if relevance is against a baseline.
     """
-    return evaluate_both(plan, chosen, arguments, companions, taps, twins)[0]
+    beside = [companions.get(value) for value in plan.inputs]
+    there = [None] * len(arguments) if twins is None else twins
+    given = [Bundle(*one) for one in zip(arguments, there, beside, strict=True)]
+    return [bundle.value for bundle in Interpreter(chosen, taps).run(plan, given)]
 
 
-def evaluate_both(
-    plan: Plan,
-    chosen: Assignment,
-    arguments: Sequence[Any],
-    companions: Mapping[int, Any] = MappingProxyType({}),
-    taps: Taps = NO_TAPS,
-    twins: Twins | None = None,
-) -> tuple[list[Any], list[Any]]:
-    """Like :func:`evaluate`; returns outputs and their twins."""
-    whole = plan.jaxpr is not None
-    if whole and not taps.probes and twins is None and is_plain(plan, chosen):
-        return _compat.run_jaxpr(plan.jaxpr, arguments), [None] * len(plan.outputs)
-    env = {**plan.constants, **dict(zip(plan.inputs, arguments, strict=True))}
-    there = _present(plan.inputs, twins or ())
-    needed, beside = companioned(plan, chosen), dict(companions)
-    for value in needed.intersection(plan.inputs).difference(beside):
-        env[value], beside[value] = meet(env[value], there.get(value))
-    for step in plan.steps:
-        values = [env[value] for value in step.operands]
-        others = [there.get(value) for value in step.operands]
-        own = [beside[step.operands[k]] for k in step.live if step.operands[k] in beside]
-        rule = chosen.get(id(step))
-        values, own = taps.inputs(step, values, own, others, env)
-        with scope(step):
-            results, made = run_step(step, chosen, values, others, own, taps)
-            results = taps.outputs(step, rule, values, list(results), made, env)
-            wanted = not needed.isdisjoint(step.results)
-            if wanted and hands_on(step, rule):
-                handed = hand_on(step, values, own, run_nodes)
-                beside.update(zip(step.results, taps.companions(step, handed), strict=True))
-            elif wanted:
-                for k, value in enumerate(step.results):
-                    results[k], beside[value] = meet(results[k], made[k])
-        env.update(zip(step.results, results, strict=True))
-        there.update(_present(step.results, made))
-    outputs = taps.ends(plan, [env[value] for value in plan.outputs], env)
-    return outputs, [there.get(value) for value in plan.outputs]
+@dataclasses.dataclass(frozen=True)
+class Interpreter:
+    """Executes plans, nested ones with the rules and taps of the whole.
 
+    Attributes:
+      chosen: the rule of each step.
+      taps: what is read off.
+      apart: whether differences are carried in parts; see :mod:`jaxrel._execute.apart`.
+    """
 
-def _present(numbers: Sequence[int], twins: Twins) -> dict[int, Any]:
-    pairs = zip(numbers, twins, strict=False)
-    return {value: twin for value, twin in pairs if twin is not None}
+    chosen: Assignment
+    taps: Taps = NO_TAPS
+    apart: bool = False
 
-
-class _Bodies:
-    """Executes nested plans with the rules, and taps, of the whole."""
-
-    def __init__(self, chosen: Assignment, taps: Taps):
-        self.chosen, self.taps, self.tapped = chosen, taps, bool(taps.probes)
+    @functools.cached_property
+    def units(self) -> bool:
+        """Whether some rule needs companions."""
+        return any(emits_unit(rule) for rule in self.chosen.values())
 
     def probes(self, step: Step) -> Probes:
+        """Those of what is inside ``step``; a loop's with one row for each iteration."""
         return within(step, self.taps.probes)
 
-    def __call__(
-        self, plan: Plan, arguments: Sequence[Any], twins: Twins, probes: Probes | None = None
-    ) -> tuple[list[Any], list[Any]]:
-        taps = self.taps if probes is None else self.taps.having(probes)
-        compared = None if all(twin is None for twin in twins) else twins
-        return evaluate_both(plan, self.chosen, arguments, taps=taps, twins=compared)
+    def having(self, probes: Probes) -> Interpreter:
+        """The interpreter inside a control step, with its probes there."""
+        return dataclasses.replace(self, taps=self.taps.having(probes))
+
+    def run(self, plan: Plan, given: Sequence[Bundle], wanted: Sequence[bool] = ()) -> list[Bundle]:
+        """Runs ``plan``.
+
+        Args:
+          plan: any, of the whole or nested.
+          given: its inputs.
+          wanted: for each output whether it is to have a companion, as far as it has relevance;
+            empty: none is.
+        """
+        if not any(wanted) and self._is_plain(plan, given):
+            return list(map(Bundle, _compat.run_jaxpr(plan.jaxpr, [b.value for b in given])))
+        needed = companioned(plan, self.chosen, wanted) if self.units else frozenset()
+        env = {value: Bundle(content) for value, content in plan.constants.items()}
+        for value, bundle in zip(plan.inputs, given, strict=True):
+            env[value] = fitted(bundle, bundle.varies, value in needed, self.apart)
+        values = {number: bundle.value for number, bundle in env.items()}
+        logits = shifted(plan)
+        for step in plan.steps:
+            operands = [env[value] for value in step.operands]
+            results = self._step(
+                step, operands, [v in needed for v in step.results], values, logits
+            )
+            env.update(zip(step.results, results, strict=True))
+            values.update((v, env[v].value) for v in step.results)
+        ends = self.taps.ends(plan, [values[value] for value in plan.outputs], values)
+        return [env[v]._replace(value=z) for v, z in zip(plan.outputs, ends, strict=True)]
+
+    def _is_plain(self, plan: Plan, given: Sequence[Bundle]) -> bool:
+        """Tells whether there is nothing to add to a plan, so that it can run as it is."""
+        alone = not jax.tree.leaves([bundle.company for bundle in given])
+        whole = plan.jaxpr is not None
+        return whole and alone and not self.taps.probes and is_plain(plan, self.chosen)
+
+    def _step(
+        self,
+        step: Step,
+        given: list[Bundle],
+        wanted: list[bool],
+        values: Mapping[int, Any],
+        logits: frozenset[int],
+    ) -> list[Bundle]:
+        """One step with its rule, between its taps; its results, with companions as wanted."""
+        rule = self.chosen.get(id(step))
+        twins = [bundle.twin for bundle in given]
+        beside = [k for k in step.live if given[k].companion is not None]
+        operands = [bundle.value for bundle in given]
+        companions = [given[k].companion for k in beside]
+        operands, companions = self.taps.inputs(step, operands, companions, twins, values)
+        given = [b._replace(value=x) for b, x in zip(given, operands, strict=True)]
+        for k, companion in zip(beside, companions, strict=True):
+            given[k] = given[k]._replace(companion=companion)
+        with scope(step), _compat.at_source(step.nodes[-1].eqn):
+            results = self.execute(step, given, wanted, not is_shift(step, logits))
+            made = [bundle.twin for bundle in results]
+            out = [bundle.value for bundle in results]
+            out = self.taps.outputs(step, rule, operands, out, made, values)
+            results = [b._replace(value=z) for b, z in zip(results, out, strict=True)]
+            if any(wanted) and hands_on(step, rule):
+                handed = self.taps.companions(step, hand_on(step, operands, companions, run_nodes))
+                results = [b._replace(companion=r) for b, r in zip(results, handed, strict=True)]
+        return [
+            fitted(bundle, bundle.varies, unit, self.apart and bundle.parts is not None)
+            for bundle, unit in zip(results, wanted, strict=True)
+        ]
+
+    def execute(
+        self, step: Step, given: list[Bundle], wanted: Sequence[bool], settles: bool = True
+    ) -> list[Bundle]:
+        """The results of a step; companions come only of what it enters."""
+        if is_entered(step, given, wanted, self):
+            return CONTROL_FLOW[step.variant](step, given, wanted, self)
+        rule = self.chosen.get(id(step))
+        if self.apart and step.kind != "constant" and any(bundle.varies for bundle in given):
+            whole = Interpreter(self.chosen)
+            return run_apart(
+                step, rule, given, lambda joined: whole.execute(step, joined, wanted, settles)
+            )
+        return _run_alone(step, self.chosen, given, settles)
 
 
-def run_step(
-    step: Step,
-    chosen: Assignment,
-    values: list[Any],
-    twins: list[Any],
-    companions: list[Any],
-    taps: Taps,
-) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Runs one step with its rule; returns results and their twins."""
-    with _compat.at_source(step.nodes[-1].eqn):
-        if step.kind == "control" and id(step) not in chosen:
-            return CONTROL_FLOW[step.variant](step, chosen, values, twins, _Bodies(chosen, taps))
-        if step.kind == "constant" and step.nodes[0].name in OPAQUE:
-            values = [stopped(v) for v in values]
-            twins = [None if v is None else stopped(v) for v in twins]
-        rule = chosen.get(id(step))
-        compared = any(twin is not None for twin in twins) and bool(step.results)
-        base = [v if twin is None else twin for v, twin in zip(values, twins, strict=True)]
-        made: list[Any] = [None] * len(step.results)
-        if compared:
-            made = run_plain(step, base, chosen.shared, is_twin=True)
-        if rule is None:
-            results = run_plain(step, values, chosen.shared)
-        else:
-            # against another constant f is no longer what its plan says
-            moved = any(t is not None for k, t in enumerate(twins) if k not in step.live)
-            seen = dataclasses.replace(step, homogeneous=False) if moved else step
-            reference = (base, made) if compared else None
-            results = apply_rule(seen, rule, values, companions, reference, chosen.shared)
-        return settle_constants(step, values, twins, results, made, run_nodes), made
+def _run_alone(
+    step: Step, chosen: Assignment, given: Sequence[Bundle], settles: bool
+) -> list[Bundle]:
+    """A step that is not entered, by its rule; without one as it is."""
+    if step.kind == "constant" and step.nodes[0].name in OPAQUE:
+        given = [
+            Bundle(_stopped(b.value), None if b.twin is None else _stopped(b.twin)) for b in given
+        ]
+    rule, values = chosen.get(id(step)), [bundle.value for bundle in given]
+    compared = any(bundle.varies for bundle in given) and bool(step.results)
+    base = [bundle.origin for bundle in given]
+    made: list[Any] = [None] * len(step.results)
+    if compared:
+        made = run_plain(step, base, chosen.shared, is_twin=True)
+    # against other constants f is another function: the rule sees one of them, the jump is settled
+    there, moved = made, settles and _is_moved(step, given)
+    if moved:
+        base = [given[k].origin if k in step.live else v for k, v in enumerate(values)]
+        there = run_plain(step, base, chosen.shared, is_twin=True)
+    if rule is None or not any(jnp.size(values[k]) for k in step.live):
+        results = run_plain(step, values, chosen.shared)  # no rule need know of no element
+    else:
+        companions = [c for k in step.live if (c := given[k].companion) is not None]
+        reference = (base, there) if compared else None
+        results = apply_rule(step, rule, values, companions, reference, chosen.shared)
+    if moved:
+        results = settle_step(step, values, base, results, there, made)
+    return [Bundle(z, z0) for z, z0 in zip(results, made, strict=True)]
 
 
-def stopped(value: Any) -> Any:
+def _is_moved(step: Step, given: Sequence[Bundle]) -> bool:
+    """Tells whether what is not live is another at the baseline."""
+    if step.kind == "constant" or not step.live or step.nodes[-1].stands_in:
+        return False
+    return any(bundle.varies for k, bundle in enumerate(given) if k not in step.live)
+
+
+def _stopped(value: Any) -> Any:
     """``value`` as a constant: what an opaque call reads."""
     is_float = jnp.issubdtype(jnp.result_type(value), jnp.inexact)
     return lax.stop_gradient(value) if is_float else value

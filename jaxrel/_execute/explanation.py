@@ -9,20 +9,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .. import _compat
 from .._call.arguments import Arguments, SplitOutput, check_output
 from .._call.baseline import Baseline, read_baseline
 from .._call.layers import leaf_paths, named_modules, reachable
 from .._plan import Plan, build_plan
+from .._plan.primitives import of
 from .._plan.steps import INPUT
-from ..errors import RuleError
+from .._plan.stopped import stopped
+from ..errors import RuleError, UnsupportedPrimitive
 from ..rules.numerics import difference
 from ..rulesets.assign import Assignment, assign
 from ..rulesets.presets import preset
 from ..rulesets.ruleset import RuleSet
-from .apart import carries_parts, vjp_apart
+from .apart import carries_parts
 from .blame import Blamed, zero_probes
+from .bundle import Bundle, Pair, parts_of
 from .constants import Constant
-from .evaluate import evaluate
+from .evaluate import Interpreter, evaluate
 from .taps import NO_TAPS, Key, Taps
 from .units import companioned
 
@@ -33,7 +37,7 @@ Pullback = Callable[[Any], tuple[list[Any], dict[Key, Any]]]
 
 
 def trace(
-    call: Arguments, rules: RuleSet = _SLOPE, explained: int | None = None
+    call: Arguments, rules: RuleSet = _SLOPE, explained: int | None = None, compared: bool = False
 ) -> tuple[Plan, SplitOutput]:
     """Traces a call to a plan, and remembers how its outputs are put together.
 
@@ -41,23 +45,45 @@ def trace(
       call: the call.
       rules: how it is to be taken apart.
       explained: how many of the first output leaves are explained; None: all.
+      compared: whether there is a baseline. Then ``stop_gradient`` is looked through; not so where
+        all rules are the gradient, which is what leaves it out, and where something behind it
+        cannot be explained.
     """
     call.check()
     names = leaf_paths(call.fun, call.args, call.kwargs)
     output = SplitOutput()
     with named_modules((*reachable(call.fun), *call.args)) as models:
         jaxpr = jax.make_jaxpr(lambda *leaves: output.split(call(leaves)))(*call.leaves)
-    facts = [INPUT for _ in call.leaves]
-    built = build_plan(
-        jaxpr,
-        facts,
-        names=names,
-        roots=frozenset(models),
-        explained=explained,
-        fold=rules.fold,
-        parts=rules.parts,
-    )
-    return built.plan, output
+
+    def read(through: frozenset[int] = frozenset()) -> Plan:
+        return build_plan(
+            jaxpr,
+            [INPUT for _ in call.leaves],
+            names=names,
+            roots=frozenset(models),
+            explained=explained,
+            fold=rules.fold,
+            parts=rules.parts,
+            through=through,
+        ).plan
+
+    plan = read()
+    if compared and not rules.is_gradient and (behind := stopped(plan)):
+        seen = read(behind)
+        plan = seen if _is_explainable(seen, plan, rules) else plan
+    return plan, output
+
+
+def _is_explainable(seen: Plan, plan: Plan, rules: RuleSet) -> bool:
+    """Tells whether what is live in ``seen`` and not in ``plan`` can be: no ``while`` loop, say."""
+    try:
+        assign(seen, rules, True)
+    except UnsupportedPrimitive:
+        return False
+    before = {id(node.eqn) for step in plan.walk() for node in step.nodes}
+    nodes = (node for step in seen.walk() for node in step.nodes if id(node.eqn) not in before)
+    calls = {id(node.eqn): node.eqn for node in nodes if of(node.name).own_derivative}
+    return all(_compat.has_derivative(eqn) for eqn in calls.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +157,7 @@ class Explanation:
           multiples: whether it gives the leaves' multipliers instead.
         """
         if twins is not None and carries_parts(self.chosen):
-            first, apart, rest = vjp_apart(self.plan, self.chosen, self.call.leaves, twins)
-            return first, lambda m: (apart(m), {}), rest
+            return self._vjp_apart(twins)
 
         def value(leaves: list[Any], companions: dict[int, Any], probes: dict[Any, Any]):
             taps = Blamed(probes, blamed) if probes else NO_TAPS
@@ -148,10 +173,31 @@ class Explanation:
 
         return first, relevances, rest
 
+    def _vjp_apart(self, twins: list[Any]) -> tuple[Any, Pullback, Any]:
+        """:meth:`vjp` by parts: R = p m+ + n m- + r, and both multipliers begin as one."""
+        leaves, inputs = self.call.leaves, self.plan.inputs
+        start = [parts_of(difference(x, x0)) for x, x0 in zip(leaves, twins, strict=True)]
+
+        def run(parts: list[Pair], companions: dict[int, Any]) -> tuple[Pair, list[Any]]:
+            beside = [companions.get(number) for number in inputs]
+            given = map(Bundle, leaves, twins, beside, parts)
+            out = Interpreter(self.chosen, apart=True).run(self.plan, list(given))
+            return out[0].difference, [bundle.value for bundle in out]
+
+        _, pullback, out = jax.vjp(run, start, self.companions, has_aux=True)
+
+        def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
+            multipliers, units = pullback((m, m))
+            found = [p * a + n * b for (p, n), (a, b) in zip(start, multipliers, strict=True)]
+            pairs = zip(inputs, found, strict=True)
+            return [r + units[number] if number in units else r for number, r in pairs], {}
+
+        return out[0], relevances, out[1:]
+
 
 def explain(call: Arguments, rules: RuleSet, has_aux: bool, baseline: Any = None) -> Explanation:
     """Checks and plans a call, and chooses the rules."""
-    plan, output = trace(call, rules, explained=1)
+    plan, output = trace(call, rules, explained=1, compared=baseline is not None)
     check_output(call.fun, output, has_aux)
     chosen = assign(plan, rules, baseline is not None, explained=1)
     needed = companioned(plan, chosen)

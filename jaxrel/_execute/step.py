@@ -341,6 +341,7 @@ def _narrow(m: Any, like: Any) -> Any:
     """``m`` in the type of ``like``; in float16, where R fits and R / x may not, saturated."""
     if m.dtype == jax.dtypes.float0:
         return m
+    m = _compat.cotangent(m, like)
     if like.dtype != jnp.float16:
         return m.astype(like.dtype)
     limit = float(jnp.finfo(like.dtype).max)

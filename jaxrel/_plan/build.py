@@ -47,6 +47,7 @@ def build_plan(
     parts: bool = False,
     discrete: bool = False,
     elementwise: dict[Any, Nested] | None = None,
+    through: frozenset[int] = frozenset(),
 ) -> Built:
     """Reads a jaxpr into a plan.
 
@@ -62,14 +63,21 @@ def build_plan(
       parts: whether softmaxes whose denominator has a constant are taken apart.
       discrete: whether rounding, signs and masks count by their value.
       elementwise: calls found to be functions of one value, by what is called and on what.
+      through: ``id`` s of equations that are seen through; see :mod:`jaxrel._plan.stopped`.
 
     Returns:
       The plan, the facts of its results, and what is known of the graph.
     """
-    graph = flatten(jaxpr, path, calls, roots)
+    graph = flatten(jaxpr, path, calls, roots, through)
     seen = {} if discrete or elementwise is None else elementwise
     build = functools.partial(
-        build_plan, names=names, roots=roots, fold=fold, parts=parts, elementwise=seen
+        build_plan,
+        names=names,
+        roots=roots,
+        fold=fold,
+        parts=parts,
+        elementwise=seen,
+        through=through,
     )
     if discrete:
         build = functools.partial(build, discrete=True)

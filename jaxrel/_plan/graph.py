@@ -119,6 +119,7 @@ def flatten(
     path: Path = (),
     calls: tuple[Call, ...] = (),
     roots: frozenset[str] = frozenset(),
+    through: frozenset[int] = frozenset(),
 ) -> Graph:
     """Numbers the values of ``jaxpr``, unfolds its ``jit`` calls, and drops dead nodes.
 
@@ -127,17 +128,18 @@ def flatten(
       path: scope names around the whole.
       calls: calls around the whole.
       roots: names of scopes that stand for whole models.
+      through: ``id`` s of equations that are seen through: they give what they read.
     """
     graph = Graph([], (), (), {}, set(), {}, {})
-    graph.flattener = _Flattener(graph, roots)
+    graph.flattener = _Flattener(graph, roots, through)
     graph.flattener.run(jaxpr, path, calls)
     graph.nodes = list(_needed(graph))
     return graph
 
 
 class _Flattener:
-    def __init__(self, graph: Graph, roots: frozenset[str]):
-        self.graph, self.roots = graph, roots
+    def __init__(self, graph: Graph, roots: frozenset[str], through: frozenset[int]):
+        self.graph, self.roots, self.through = graph, roots, through
         self.values = itertools.count()
         self.call_numbers = itertools.count()
         self.made: dict[Any, list[int]] = {}
@@ -205,6 +207,8 @@ class _Flattener:
                 call = Call(str(eqn.params.get("name", "")), next(self.call_numbers), eqn)
                 results = self.walk(body, body_consts, operands, where, (*calls, call))
                 self.graph.calls[call.number] = (call, operands, tuple(results))
+            elif id(eqn) in self.through:
+                results = list(operands)
             else:
                 results = self.node(eqn, operands, where, calls)
             env.update(zip(eqn.outvars, results, strict=True))

@@ -115,7 +115,7 @@ class Shapley(MaximumRule):
         positive = jnp.maximum(a, 0)
         order = jnp.argsort(positive, axis=0)
         ascending = jnp.take_along_axis(positive, order, 0)
-        steps = jnp.diff(ascending, axis=0, prepend=0)
+        steps = jnp.diff(jnp.concatenate([jnp.zeros_like(ascending[:1]), ascending]), axis=0)
         left = jnp.arange(len(a), 0, -1, dtype=a.dtype).reshape(-1, *(1 for _ in y.shape))
         worth = jnp.take_along_axis(jnp.cumsum(steps / left, 0), jnp.argsort(order, axis=0), 0)
         # share y / a_i with share = worth / y

@@ -104,7 +104,7 @@ class ZBox(Rule):
         """See :class:`RuleFunction`."""
         assert view.affine is not None
         (x,), affine = view.inputs, view.affine()
-        low, high = (jnp.broadcast_to(v, x.shape).astype(x.dtype) for v in (self.low, self.high))
+        low, high = (_like(x, v) for v in (self.low, self.high))
         positive, negative = jnp.maximum(affine.weight, 0), jnp.minimum(affine.weight, 0)
         weights = [[positive], [negative]]
         (z,) = affine.sums([x - low, x - high], weights)  # contributions >= 0: nothing cancels
@@ -114,3 +114,8 @@ class ZBox(Rule):
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """Nothing: it cancels."""
         return jnp.zeros_like(m)
+
+
+def _like(x: jax.Array, v: float | jax.Array) -> jax.Array:
+    """``v`` in x's shape and dtype; made of x, so that it is sharded alike."""
+    return jnp.zeros_like(x) + jnp.broadcast_to(v, x.shape).astype(x.dtype)

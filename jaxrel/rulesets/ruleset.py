@@ -79,6 +79,12 @@ class RuleSet:
                 )
             _check(match, rule, kinds_of(match))
 
+    @property
+    def is_gradient(self) -> bool:
+        """Whether every rule is the plain VJP."""
+        rules = (*(getattr(self, kind) for kind in _ROWS), *(rule for _, rule in self.overrides))
+        return all(isinstance(rule, Gradient) for rule in rules)
+
     @overload
     def __or__(self, overrides: Mapping[Match, RuleFunction]) -> RuleSet: ...
     @overload

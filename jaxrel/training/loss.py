@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .. import _compat
 from ..api import Rules, rewrite, value_and_relevance
 from .penalties import in_mask_share, outside_sum
 
@@ -227,12 +228,12 @@ def accumulate(
                     f"batch{jax.tree_util.keystr(path)}: a leading axis of {steps} microbatches "
                     f"does not divide shape {shape}."
                 )
-            return jnp.reshape(leaf, (steps, shape[0] // steps, *shape[1:]))
+            return _compat.microbatches(jnp.asarray(leaf), steps)
 
         parts = jax.tree_util.tree_map_with_path(divide, (batch, named))
-        first = jax.tree.map(lambda leaf: leaf[0], parts)
+        first = jax.tree.map(lambda leaf: jax.lax.index_in_dim(leaf, 0, keepdims=False), parts)
         shapes = jax.eval_shape(lambda part: value_and_grad(params, *part[0], **part[1]), first)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        zeros = jax.tree.map(_compat.zeros, shapes)
 
         def step(total: Any, part: Any) -> tuple[Any, None]:
             found = value_and_grad(params, *part[0], **part[1])

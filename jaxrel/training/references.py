@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .. import _compat
 from ..rules.numerics import wide
 
 
@@ -89,7 +90,8 @@ def another(key: jax.Array, groups: jax.Array, pool: jax.Array | None = None) ->
       pool: (M,) the groups of those to choose from; without, the batch itself. An example whose
         group is the only one gets any.
     """
-    pool = groups if pool is None else pool
+    groups = _compat.whole(groups)
+    pool = groups if pool is None else _compat.whole(pool)
     scores = jax.random.uniform(key, (len(groups), len(pool)))
     return jnp.argmax(scores + (groups[:, None] != pool[None]), axis=1)
 
@@ -161,7 +163,7 @@ def swap_background(
     """
     _check_mask(x, mask)
     chosen = another(key, jnp.arange(len(x)) if groups is None else groups)
-    return on_background(x, mask, fill(x, mask)[chosen])
+    return on_background(x, mask, _compat.rows(fill(x, mask), chosen))
 
 
 def _check_pictures(name: str, x: Any) -> None:

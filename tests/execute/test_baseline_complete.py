@@ -263,15 +263,6 @@ def compiled() -> Callable:
     return run
 
 
-def test_indices_and_terms_made_of_the_input_are_constants() -> None:
-    """What is not settled: nothing says where it should go."""
-    x, x0 = jnp.array([1.0, -2.0]), jnp.array([-1.0, 3.0])
-    result = jaxrel.relevance(lambda x: x[jnp.argmax(x)], baseline=x0)(x)
-    np.testing.assert_array_equal(result, (x - x0) * jnp.array([1.0, 0.0]))
-    result = jaxrel.relevance(lambda x: x[::-1] + jnp.floor(x), baseline=x0)(x)
-    np.testing.assert_array_equal(result, x - x0)
-
-
 def test_finite_at_zeros_ties_and_saturation() -> None:
     """Whatever the two points are, relevance is finite, and so is its derivative."""
     some = _points("0")

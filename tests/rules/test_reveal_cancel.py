@@ -242,7 +242,7 @@ def test_selections_and_branches_of_another_condition():
 
 
 def test_shards_and_custom_derivatives():
-    """Parts go through shard_map; a linear call with a derivative of its own keeps that."""
+    """Parts go through shard_map, and through a call that declares another derivative."""
     x, x0 = jax.random.normal(jax.random.key(0), (2, 8, 3))
     mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Auto,))
 
@@ -259,4 +259,4 @@ def test_shards_and_custom_derivatives():
         return x.sum(1)
 
     summed.defvjp(lambda x: (x.sum(1), x), lambda x, m: (jnp.zeros_like(x) + 5 * m[:, None],))
-    np.testing.assert_allclose(relevance(summed, REVEAL, baseline=x0)(x), 5 * (x - x0))
+    np.testing.assert_allclose(relevance(summed, REVEAL, baseline=x0)(x), x - x0)
