@@ -148,7 +148,8 @@ def _divided(case: Case) -> Sides:
 def _exponentials(case: Case) -> Sides:
     assert case.view.exponentials is not None
     parts, u = case.view.exponentials(), case.x[0]
-    yield parts.of(jnp.exp(parts.log_base * u)), case.view.output
+    e = u if parts.log_base is None else jnp.exp(parts.log_base * u)  # the step reads either
+    yield parts.of(e), case.view.output
 
 
 def _shares(case: Case) -> Sides:
