@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
@@ -37,23 +39,18 @@ from ..rules import Rule
 Compute = Callable[..., Any]
 """A function of arrays (and of pytrees with static parts) alone."""
 
-_KEPT = 4096
-"""How many functions are kept for later calls: those that were used last."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Like:
-    """What equal steps with equal rules have in common; compared by ``key`` alone.
+    """What equal steps with equal rules have in common.
 
     Attributes:
       key: what makes them equal.
       lasting: whether the key is made of values, and holds nothing of one trace.
-      step: one of them, without what tells where it stands.
     """
 
     key: Any
-    lasting: bool = dataclasses.field(compare=False)
-    step: Step = dataclasses.field(compare=False)
+    lasting: bool
 
 
 def alike(step: Step, rule: Any = None) -> Like | None:
@@ -71,63 +68,84 @@ def alike(step: Step, rule: Any = None) -> Like | None:
         hash(key)
     except TypeError:  # a parameter that is an array, say
         return None
+    return Like(key, reader.lasting)
+
+
+def placeless(step: Step) -> Step:
+    """The step without what tells where it stands, so that it can be kept."""
     nodes = tuple(dataclasses.replace(node, path=(), calls=()) for node in step.nodes)
-    return Like(key, reader.lasting, dataclasses.replace(step, nodes=nodes, path=()))
+    return dataclasses.replace(step, nodes=nodes, path=())
 
 
 def shared(
     like: Like, name: str, make: Callable[[], Compute], own: dict[Any, Compute | None], inline: bool
-) -> Compute:
-    """Returns ``make()`` jitted, or what was made for an equal step.
+) -> Compute | None:
+    """Returns ``make()`` jitted, or what was made for an equal step; None: not worth it yet.
 
     Args:
       like: what they have in common.
       name: what is made, for profiles.
-      make: makes it, of ``like.step`` and of what is in its key.
+      make: makes it, of what is in the key and of a step that is :func:`placeless`.
       own: what is shared within this explanation only, from the second of equal steps on: most
         have no second.
       inline: whether its operations become the caller's.
     """
-    part = _Part((like.key, name, inline), name, make, inline)
+    key = like.key, name, inline
     if like.lasting:
-        return _kept(part)
-    if part.key not in own:
-        own[part.key] = None
-        return make()
-    made = own[part.key] or part.jitted()
-    own[part.key] = made
+        return _kept.get(key) or _kept.add(key, _jitted(name, make(), inline))
+    if key not in own:
+        own[key] = None
+        return None
+    made = own[key] or _jitted(name, make(), inline)
+    own[key] = made
     return made
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Part:
-    key: Any
-    name: str = dataclasses.field(compare=False)
-    make: Callable[[], Compute] = dataclasses.field(compare=False)
-    inline: bool = dataclasses.field(compare=False)
+def _jitted(name: str, compute: Compute, inline: bool) -> Compute:
+    def run(*operands: Any) -> Any:
+        return compute(*operands)
 
-    def jitted(self) -> Compute:
-        compute = self.make()
-
-        def run(*operands: Any) -> Any:
-            return compute(*operands)
-
-        run.__name__ = run.__qualname__ = self.name
-        return jax.jit(run, inline=self.inline)
+    run.__name__ = run.__qualname__ = name
+    return jax.jit(run, inline=inline)
 
 
-@functools.lru_cache(_KEPT)
-def _kept(part: _Part) -> Compute:
-    return part.jitted()
+class _Recent:
+    """What was used last, of several threads."""
+
+    def __init__(self, size: int):
+        self.size, self.lock = size, threading.Lock()
+        self.made: OrderedDict[Any, Compute] = OrderedDict()
+
+    def get(self, key: Any) -> Compute | None:
+        with self.lock:
+            found = self.made.get(key)
+            if found is not None:
+                self.made.move_to_end(key)
+            return found
+
+    def add(self, key: Any, made: Compute) -> Compute:
+        with self.lock:
+            made = self.made.setdefault(key, made)
+            if len(self.made) > self.size:
+                self.made.popitem(last=False)
+            return made
+
+
+_kept = _Recent(4096)
 
 
 def _is_pure(rule: Any) -> bool:
     """Whether all that a rule computes with are its fields and its step."""
     if rule is None:
         return True
-    if not isinstance(rule, Rule) or any("<locals>" in c.__qualname__ for c in type(rule).__mro__):
-        return False
-    return not any(map(callable, jax.tree.leaves(rule)))
+    return _is_lasting(type(rule)) and not any(map(callable, jax.tree.leaves(rule)))
+
+
+@functools.lru_cache(256)
+def _is_lasting(kind: type) -> bool:
+    """Whether a rule is of a class that is no part of a function, and of ours the base."""
+    local = any("<locals>" in base.__qualname__ for base in kind.__mro__)
+    return issubclass(kind, Rule) and not local
 
 
 _VALUES = (
@@ -141,6 +159,14 @@ _VALUES = (
 
 _FOR_PEOPLE = frozenset("operation names path shapes first".split())
 """Fields of a step that no rule sees."""
+
+_IN_WIRING = frozenset("nodes operands results shares".split())
+
+_TOLD_BY = tuple(
+    name
+    for name in (field.name for field in dataclasses.fields(Step))
+    if name not in _FOR_PEOPLE | _IN_WIRING
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -226,9 +252,7 @@ class _Reader:
         nodes = tuple((self.node(n), renumber(n.operands), renumber(n.results)) for n in step.nodes)
         shares = step.shares and step.shares._replace(total=numbers.get(step.shares.total))
         wiring = operands, nodes, renumber(step.results), shares
-        told = _FOR_PEOPLE.union(("nodes", "operands", "results", "shares"))
-        names = [field.name for field in dataclasses.fields(step) if field.name not in told]
-        return wiring, tuple(self.key(getattr(step, name)) for name in names)
+        return wiring, tuple(self.key(getattr(step, name)) for name in _TOLD_BY)
 
     def node(self, node: Node) -> Any:
         """The operation, and shapes and types of what it reads and makes."""

@@ -32,7 +32,7 @@ from ..rulesets.ruleset import describe
 from .affine import take_apart
 from .candidates import candidates, reduced_windows, selection_of
 from .exponentials import find_exponentials
-from .sharing import Compute, alike, shared
+from .sharing import Compute, alike, placeless, shared
 from .systems import take_system
 from .wide import bind, is_narrow, run_call, widen
 
@@ -129,11 +129,12 @@ def apply_rule(
         return _ruled(step, _sender(step, rebuild))(*operands)
     share = functools.partial(shared, like, own=own)
     name = f"{type(rule).__name__}_{step.operation}"
-    send = share(name, lambda: _sender(like.step, rebuild), inline=False)
-    if not is_staged or not _is_ours(rule):
-        return _ruled(step, send)(*operands)
-    whole = share(step.operation, lambda: _ruled(like.step, send), inline=not _is_call(step))
-    return whole(*operands)
+    send = share(name, lambda: _sender(placeless(step), rebuild), inline=False)
+    whole = None
+    if send is not None and is_staged and _is_ours(rule):
+        make, inline = lambda: _ruled(placeless(step), send), not _is_call(step)
+        whole = share(step.operation, make, inline=inline)
+    return (whole or _ruled(step, send or _sender(step, rebuild)))(*operands)
 
 
 def _is_ours(rule: Any) -> bool:
@@ -159,7 +160,8 @@ def run_plain(
     if like is None:
         return run_nodes(step, values)
     name, inline = step.nodes[0].name, not _is_call(step)
-    return shared(like, name, lambda: _runner(like.step), own, inline)(*values)
+    made = shared(like, name, lambda: _runner(placeless(step)), own, inline)
+    return run_nodes(step, values) if made is None else made(*values)
 
 
 def _is_call(step: Step) -> bool:
