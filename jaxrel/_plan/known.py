@@ -58,6 +58,7 @@ class Known:
         number = np.ndim(content) == 0 and isinstance(
             content, int | float | np.generic | np.ndarray
         )
+        number = number and not np.iscomplexobj(content)
         if number and np.isinf(np.asarray(content, float)):
             self.infinite.add(value)
         self.facts[value] = Fact(

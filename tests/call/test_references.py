@@ -213,6 +213,16 @@ def test_within_shard_map():
         close(local, mean(X, many, 1))
 
 
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+@pytest.mark.parametrize("many", [MANY, X / 2, MANY[:, None]], ids=["many", "paired", "axis"])
+def test_on_a_mesh(kind, many):
+    mesh = jax.make_mesh((3,), ("d",), axis_types=(jax.sharding.AxisType[kind],))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, jax.sharding.NamedSharding(mesh, PartitionSpec("d")))
+        found = jax.jit(lambda x: mean(x, many, 2))(x)
+    close(found, mean(X, many, 1))
+
+
 @pytest.mark.parametrize(
     "transform",
     ["relevance", "derivative", *(covering.case(t, full=True) for t in ("multipliers", "audit"))],
