@@ -17,11 +17,11 @@ from .._plan import Plan, build_plan
 from .._plan.primitives import of
 from .._plan.steps import INPUT
 from .._plan.stopped import stopped
-from ..errors import RuleError, UnsupportedPrimitive
+from ..errors import RuleError, UnsupportedPrimitive, place
 from ..rules.numerics import difference
 from ..rulesets.assign import Assignment, assign
 from ..rulesets.presets import preset
-from ..rulesets.ruleset import RuleSet
+from ..rulesets.ruleset import RuleSet, describe
 from .apart import carries_parts
 from .blame import Blamed, zero_probes
 from .bundle import Bundle, Pair, parts_of
@@ -136,15 +136,21 @@ class Explanation:
         """
         if self.companions:
             raise RuleError(
-                "multipliers: a rule such as Flat, WSquare or ZBox gives relevance to inputs that "
-                "are worth 0, so it is no multiple of x. Choose another rule for the first layer: "
-                "rules | {First(): ...}."
+                f"multipliers: {self._where('emits_unit')} gives relevance to inputs that are "
+                "worth 0, as Flat, WSquare or ZBox do, so it is no multiple of x. Choose another "
+                "rule for the first layer: rules | {First(): ...}."
             )
         if self.baseline is not None and carries_parts(self.chosen):
             raise RuleError(
-                "multipliers: RevealCancel has two, for what increased and for what decreased, so "
-                "relevance is no multiple of x - x0. Take deeplift_rescale."
+                f"multipliers: {self._where('carries_parts')} has two, for what increased and for "
+                "what decreased, so relevance is no multiple of x - x0. Take deeplift_rescale."
             )
+
+    def _where(self, fact: str) -> str:
+        """The first step whose rule says this of itself, with its rule, in words."""
+        pairs = ((step, self.chosen.get(id(step))) for step in self.plan.walk())
+        step, rule = next((step, rule) for step, rule in pairs if getattr(rule, fact, False))
+        return f"{describe(rule)} on {step.operation!r} {place(step.location, step.source)}"
 
     def vjp(
         self, twins: list[Any] | None, blamed: Constants, multiples: bool = False

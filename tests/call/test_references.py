@@ -318,10 +318,22 @@ def test_multipliers_of_every_kind_of_step():
 @pytest.mark.parametrize(
     ("explain", "words"),
     [
-        (relevance(network, rulesets.epsilon_plus_flat(), baseline=0.0), "Flat, WSquare or ZBox"),
-        (relevance(network, rulesets.deep_taylor(), baseline=MANY), "Flat, WSquare or ZBox"),
-        (relevance(network, "deeplift_reveal_cancel", baseline=0.0), "RevealCancel has two"),
-        (relevance(network, "deeplift_reveal_cancel", baseline=MANY), "RevealCancel has two"),
+        (
+            relevance(network, rulesets.epsilon_plus_flat(), baseline=0.0),
+            r"\(eps=1e-06\) on .* at .*as Flat, WSquare or ZBox do",
+        ),
+        (
+            relevance(network, rulesets.deep_taylor(), baseline=MANY),
+            r"\(eps=1e-06\) on .* at .*as Flat, WSquare or ZBox do",
+        ),
+        (
+            relevance(network, "deeplift_reveal_cancel", baseline=0.0),
+            r"RevealCancel\(\) on .* at .*test_ref.* has two",
+        ),
+        (
+            relevance(network, "deeplift_reveal_cancel", baseline=MANY),
+            r"RevealCancel\(\) on .* at .*test_ref.* has two",
+        ),
     ],
 )
 def test_relevance_that_is_no_multiple_of_the_difference(explain, words):
