@@ -214,7 +214,7 @@ _BY_NUMBERS: dict[str, Callable[[Any, int], Axes]] = {
     "pad": _moved(lambda eqn, a: tuple(eqn.params["padding_config"][a]) == (0, 0, 0)),
     "rev": _moved(lambda eqn, a: a not in eqn.params["dimensions"]),
     "sort": _moved(lambda eqn, a: a != eqn.params["dimension"]),
-    "dynamic_slice": _moved(lambda eqn, a: True),
+    **dict.fromkeys(["slice", "dynamic_slice"], _moved(lambda eqn, a: True)),
     "dynamic_update_slice": _moved(
         lambda eqn, a: _shape(eqn.invars[1])[a] == _shape(eqn.invars[0])[a]
     ),
