@@ -1,0 +1,98 @@
+"""On a mesh with Explicit axes, where types say how values are sharded, all is as on one device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxrel import audit, expected, integrated, relevance, rulesets, smooth, training
+from jaxrel.rules import Shapley
+from tests.checks import assert_close
+
+KEY = jax.random.key(0)
+X = jax.random.normal(KEY, (4, 3, 6)).at[:, :, ::2].set(0)
+W = jax.random.normal(jax.random.key(1), (6, 6))
+PICTURES = jax.random.normal(KEY, (4, 6, 6, 2))
+MASK = jnp.zeros((4, 6, 6, 1)).at[:, 1:3, 2:5].set(1)
+LABELS = jnp.array([0, 1, 0, 1])
+
+
+def fun(x):
+    """Attention over three tokens, a mask, two maxima and a loop."""
+    h = jnp.tanh(x @ W + 0.1)
+    weights = jax.nn.softmax(jnp.einsum("bqd,bkd->bqk", h, h))
+    h = jnp.maximum(jnp.einsum("bqk,bkd->bqd", weights, h), h * (h > 0.2)).max(1)
+    return jax.lax.scan(lambda h, _: (jnp.sin(h @ W), None), h, length=2)[0].sum(-1)
+
+
+def _amounts(x: Any) -> Any:
+    found = audit(fun, "lrp")(x)
+    return found.explained, found.amounts
+
+
+SLOPE = relevance(fun, "slope")
+RUNS: dict[str, Callable] = {
+    "gradient": relevance(fun, "gradient"),
+    "lrp": relevance(fun, "lrp"),
+    "cp_lrp": relevance(fun, "cp_lrp"),
+    "flat": relevance(fun, "epsilon_plus_flat"),
+    "zbox": relevance(fun, rulesets.deep_taylor(-3.0, 3.0)),
+    "shapley": relevance(fun, rulesets.RuleSet(maximum=Shapley())),
+    "biases": relevance(fun, "slope", biases=True),
+    "audit": _amounts,
+    "baseline": relevance(fun, baseline=0.2),
+    "reveal_cancel": relevance(fun, "deeplift_reveal_cancel", baseline=0.2),
+    "integrated": integrated(SLOPE, 0.0, steps=3),
+    "smooth": smooth(SLOPE, KEY, 0.1, n=3),
+    "expected": expected(SLOPE, jnp.ones((2, 3, 6)), KEY, 3),
+    "second order": jax.grad(lambda x: (relevance(fun, "lrp")(x) ** 2).sum()),
+}
+
+
+@pytest.fixture(scope="module")
+def results() -> Any:
+    """Of every run on one device, and on two."""
+
+    def run(x):
+        return {key: explain(x) for key, explain in RUNS.items()}
+
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    plain = jax.jit(run)(X)
+    with jax.set_mesh(mesh):
+        return plain, jax.jit(run)(jax.device_put(X, NamedSharding(mesh, P("batch"))))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_relevance_is_the_same(name: str, results: Any) -> None:
+    """And the relevance of what is sharded is sharded like it."""
+    plain, sharded = results
+    assert_close(sharded[name], plain[name], 1e-11)
+    leaf = jax.tree.leaves(sharded[name])[0]
+    assert leaf.ndim < 3 or leaf.sharding.spec[0] == "batch"
+
+
+def test_references_and_microbatches() -> None:
+    """What training makes of a sharded batch."""
+
+    def loss(w, x):
+        return jnp.tanh(x @ w).mean()
+
+    def run(pictures, mask, labels, x):
+        return (
+            training.another(KEY, labels),
+            training.swap_background(KEY, pictures, mask, labels),
+            training.accumulate(jax.value_and_grad(loss), 2)(W, x),
+        )
+
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    given = PICTURES, MASK, LABELS, X
+    plain = run(*given)
+    with jax.set_mesh(mesh):
+        sharded = run(*(jax.device_put(a, NamedSharding(mesh, P("batch"))) for a in given))
+    np.testing.assert_array_equal(sharded[0], plain[0])
+    assert_close(sharded[1:], plain[1:])
