@@ -112,8 +112,9 @@ def take_apart(step: Step, values: Sequence[Any]) -> Affine:
 
     x, weight = env[step.operands[step.live[0]]], env[first.operands[1 - live]]
     if any(_scales(node, step) for node in chain):
-        head = chain[: _reshaped(chain)]
-        weight = weight * _scale(first, head, env, live, jnp.shape(weight), weight.dtype)
+        head, tail = chain[: _reshaped(chain)], chain[_reshaped(chain) :]
+        sign = (-1) ** sum(_scales(node, step) for node in tail)  # nothing else scales there
+        weight = weight * sign * _scale(first, head, env, live, jnp.shape(weight), weight.dtype)
     bias = None
     if any(_adds(node) for node in chain):
         bias = run(wide(_compat.zeros(_compat.type_of(matmul, x, weight))), arithmetic=True)

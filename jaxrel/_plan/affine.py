@@ -206,6 +206,7 @@ def find_pools(known: Known, readers: Readers, taken: set[int]) -> dict[int, Gro
                 entry = (node.operands[known.live(node)[0]],)
                 groups[following] = Group("linear", tuple(chain), entry, "pool")
                 break
-            if not (known.is_same(after) or of(after.name).over_mesh):
+            whole = of(after.name).moves and known.size(value) == known.size(after.results[0])
+            if not (whole or of(after.name).over_mesh):
                 break
     return groups
