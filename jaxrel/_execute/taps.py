@@ -52,7 +52,7 @@ def wide(dtype: Any) -> Any:
 def worth(x: Any, m: Any, dtype: Any) -> jax.Array:
     """The relevance x m, real, in ``dtype``; an infinite x is no more than far."""
     part = jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(m) else dtype
-    product = jnp.where(m == 0, 0, far(x.astype(part)) * m.astype(part))
+    product = jnp.where(m == 0, 0, far(jnp.asarray(x).astype(part)) * m.astype(part))
     return product.real.astype(dtype)
 
 
