@@ -92,6 +92,10 @@ _CALLS = {
     "integrated": "integrated(relevance(fun, rules), baseline)(x)",
     "smooth": "smooth(relevance(fun, rules), key, sigma)(x)",
     "with_multipliers": "with_multipliers(relevance_fn, multipliers)",
+    "relevance_loss": "relevance_loss(fun, rules, penalty)(params, x, labels, mask)",
+    "relevance_loss: penalty": "penalty(relevance, mask)",
+    "relevance_loss: explained": "explained(logits, labels)",
+    "relevance_loss: task": "task(logits, labels)",
     "smooth: noise": "noise(key, shape, dtype)",
     "expected": "expected(relevance(fun, rules), baselines)(x)",
 }

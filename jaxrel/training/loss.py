@@ -34,7 +34,9 @@ import jax.numpy as jnp
 import optax
 
 from .. import _compat
+from .._call.arguments import check_function
 from ..api import Rules, rewrite, value_and_relevance
+from ..rulesets.presets import preset
 from .penalties import in_mask_share, outside_sum
 
 Penalty = Callable[[jax.Array, Any], jax.Array]
@@ -126,6 +128,10 @@ def relevance_loss(
       ValueError: by the returned function: shapes that do not fit; by this one: ``of`` is unknown.
       TypeError, UnsupportedPrimitive, RuleError: as :func:`~jaxrel.relevance`.
     """
+    functions = {"": fun, ": penalty": penalty, ": explained": explained, ": task": task}
+    for name, function in functions.items():
+        check_function(f"relevance_loss{name}", function)
+    preset("slope" if rules is None else rules)  # a wrong one raises here
     if of not in ("relevance", "multiplier"):
         raise ValueError(f"of: expected 'relevance' or 'multiplier', got {of!r}.")
     corrects = not isinstance(counterfactual, int | float) or counterfactual != 0

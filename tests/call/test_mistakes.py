@@ -325,6 +325,20 @@ def test_averages():
     refused(lambda: integrated(network, 0.0), "Give what jaxrel.relevance returned")
 
 
+def test_training():
+    """What a loss is made of is checked when it is made, not within a training step."""
+    from jaxrel.training import outside_share, relevance_loss
+
+    refused(lambda: relevance_loss(X, None, outside_share), "relevance_loss(fun, rules, penalty)")
+    refused(lambda: relevance_loss(network, None, "outside"), "called as penalty(relevance, mask).")
+    refused(lambda: relevance_loss(network, outside_share, "slope"), "penalty: expected a function")
+    refused(lambda: relevance_loss(network, outside_share, outside_share), "expected a RuleSet")
+    make = lambda **more: relevance_loss(network, None, outside_share, **more)  # noqa: E731
+    refused(lambda: make(task="cross_entropy"), "called as task(logits, labels).")
+    refused(lambda: make(explained=0), "called as explained(logits, labels).")
+    refused(lambda: make(of="gradient"), "'relevance' or 'multiplier'", error=ValueError)
+
+
 def test_names_of_the_package():
     with pytest.raises(
         AttributeError, match=r"no attribute 'relevence'; did you mean 'relevance'\?"
