@@ -30,7 +30,8 @@ def find_affine(known: Known, readers: Readers, taken: set[int], fold: bool) -> 
     """Finds each matmul with one live operand and what follows it, by the index of the last node.
 
     The chain goes on while the value has a single reader that is affine in it, and ends with its
-    last arithmetic operation.
+    last arithmetic operation; or with a name that somebody gave to z, so that a checkpoint that
+    saves this name saves what the rule reads.
 
     Args:
       known: the graph.
@@ -64,7 +65,7 @@ def _chain(
             if not fold and (node.name != "add" or additions > 1):
                 break
             ends = len(chain)
-        elif of(node.name).over_mesh:
+        elif of(node.name).over_mesh or of(node.name).labels:
             ends = len(chain)
     return chain[:ends]
 

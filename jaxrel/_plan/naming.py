@@ -8,7 +8,9 @@ from .known import Known
 from .primitives import ACTIVATIONS, of
 from .steps import Group
 
-_UNSHOWN = frozenset("reshape broadcast_in_dim convert_element_type squeeze transpose copy".split())
+_UNSHOWN = frozenset(
+    "reshape broadcast_in_dim convert_element_type squeeze transpose copy name".split()
+)
 
 _FAMILIAR = {
     frozenset({"integer_pow", "mul", "add", "tanh"}): "gelu",

@@ -34,6 +34,7 @@ class Primitive:
         those of a bilinear one are the signs of its other operand.
       moves: what it gives are elements of what it reads, or of a constant operand or parameter.
       identity: it gives what it reads, value for value. Of a cast this holds between floats.
+      labels: an identity that gives its value a name, for policies of ``jax.checkpoint``.
       observes: it has an effect and no result that anybody reads: no reader of its operands.
       parallel: several operands pass side by side, each to the result in its place.
       fills: parameters whose value it puts in between: additive constants.
@@ -70,6 +71,7 @@ class Primitive:
     signed: bool = False
     moves: bool = False
     identity: bool = False
+    labels: bool = False
     observes: bool = False
     parallel: bool = False
     fills: tuple[str, ...] = ()
@@ -122,9 +124,8 @@ def _names(holds: Callable[[Primitive], object]) -> frozenset[str]:
 _ONE: dict = {"linear": (ALL,), "signed": True, "moves": True, "sign": "keeps"}
 _SAME: dict = {**_ONE, "identity": True}
 
-_rows(
-    "copy convert_element_type reduce_precision name", **_SAME, elementwise=True, degree=1, zero=0
-)
+_rows("copy convert_element_type reduce_precision", **_SAME, elementwise=True, degree=1, zero=0)
+_rows("name", **_SAME, labels=True, elementwise=True, degree=1, zero=0)
 _rows("copy_p optimization_barrier device_put", **_SAME, parallel=True)
 _rows(
     "sharding_constraint layout_constraint reshard relayout stage with_memory_space_constraint tie "
