@@ -147,30 +147,37 @@ def _divided(case: Case) -> Sides:
 
 def _exponentials(case: Case) -> Sides:
     assert case.view.exponentials is not None
-    parts, u = case.view.exponentials(), case.x[0]
-    e = u if parts.log_base is None else jnp.exp(parts.log_base * u)  # the step reads either
-    yield parts.of(e), case.view.output
+    yield case.view.exponentials().of(_exponentials_of(case)), case.view.output
+
+
+def _exponentials_of(case: Case) -> jax.Array:
+    """The step reads either logits or exponentials."""
+    assert case.view.exponentials is not None
+    base, (u,) = case.view.exponentials().log_base, case.x
+    return u if base is None else jnp.exp(base * u)
 
 
 def _shares(case: Case) -> Sides:
     """N(e) / T(e), or log T(e), T linear, and each exponential is divided by the total it is in.
 
-    So nothing changes where the exponentials are divided by their totals, which are 1 then.
+    So nothing changes where the exponentials are divided by their totals, which are 1 then. Logits
+    of -inf stay what they are.
     """
     assert case.view.exponentials is not None
-    parts, (y,) = case.view.exponentials(), case.y
-    e = jnp.exp(y / jnp.maximum(jnp.max(jnp.abs(y), initial=0), 1))
+    parts, (y,), within = case.view.exponentials(), case.y, _exponentials_of(case) != 0
+    y = y / jnp.maximum(jnp.max(jnp.abs(y), initial=0), 1)
+    e, other = (jnp.where(within, jnp.exp(v), 0) for v in (y, jnp.flip(y)))
     total, pullback = jax.vjp(parts.total, e)
-    yield parts.total(e + jnp.flip(e)), total + parts.total(jnp.flip(e))
-    (weights,), (spread,) = pullback(jnp.ones_like(total)), pullback(total)
-    shares = divide(e, divide(spread, weights))
+    yield parts.total(e + other), total + parts.total(other)
+    (weights,) = pullback(jnp.ones_like(total))
+    shares, others = (divide(v, divide(pullback(parts.total(v))[0], weights)) for v in (e, other))
     yield parts.total(shares), (total != 0).astype(total.dtype)
-    if not parts.is_share:
-        yield parts.of(2 * shares) - parts.of(shares), jnp.full_like(case.view.output, math.log(2))
-        return
-    yield parts.of(shares), parts.of(e)
-    other = divide(jnp.flip(e), divide(pullback(parts.total(jnp.flip(e)))[0], weights))
-    yield 2 * parts.of(shares + other), parts.of(shares) + parts.of(other)
+    if parts.is_share:
+        yield parts.of(shares), parts.of(e)
+        yield 2 * parts.of(shares + others), parts.of(shares) + parts.of(others)
+    else:
+        doubled = jnp.full_like(case.view.output, math.log(2))
+        yield parts.of(2 * shares) - parts.of(shares), doubled
 
 
 def _system(case: Case) -> Sides:

@@ -38,6 +38,8 @@ def over_shards(x):
 HOLDS: dict[str, Callable] = {
     "layer": lambda x: jax.nn.relu(x @ W + 1),
     "attention": attention,
+    "masked": lambda x: jax.nn.softmax(x, where=np.tri(3, 4, dtype=bool), axis=0) @ W,
+    "shares": lambda x: jax.nn.logsumexp(x, 0) + jnp.exp(x).sum(0) / jnp.exp(x).sum(),
     "norms": lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5),
     "maxima": lambda x: jnp.maximum(x @ W, x).max(0) * lax.cummax(x, 0)[-1],
     "sorted": lambda x: jnp.sort(x, 0) - lax.top_k(x, 1)[0],
