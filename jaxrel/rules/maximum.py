@@ -40,16 +40,15 @@ class MaximumRule(Rule):
             return scattered_multiplier(view, m)
         assert view.candidates is not None
         a, pullback = jax.vjp(view.candidates, *view.inputs)
-        wide = jnp.promote_types(a.dtype, jnp.float32)  # shares of 16-bit values overflow
         sign = -1 if view.minimum else 1
-        signed = [sign * v.astype(wide) for v in (a, view.output)]
         if view.baseline is None:
-            factors = self.factors(signed[0], signed[1])
+            factors = self.factors(sign * a, sign * view.output[None])
         else:
-            there = view.candidates(*view.baseline.inputs), view.baseline.output
-            a0, y0 = (sign * v.astype(wide) for v in there)
-            factors = self.factors_between(signed[0], signed[1], a0, y0)
-        return pullback((factors * m).astype(a.dtype))
+            there = view.candidates(*view.baseline.inputs), view.baseline.output[None]
+            factors = self.factors_between(
+                sign * a, sign * view.output[None], *(sign * v for v in there)
+            )
+        return pullback(factors * m[None])
 
     def to_bias(self, view: View, m: Any) -> jax.Array:
         """What candidates that are constant get."""
@@ -57,13 +56,12 @@ class MaximumRule(Rule):
             return super().to_bias(view, m)
         assert view.candidates is not None
         a, of_live = jax.jvp(view.candidates, view.inputs, view.inputs)
-        wide = jnp.promote_types(a.dtype, jnp.float32)
         sign = -1 if view.minimum else 1
-        factors = self.factors(sign * a.astype(wide), sign * view.output.astype(wide))
-        return (finite(a - of_live) * factors * m).sum(0)
+        factors = self.factors(sign * a, sign * view.output[None])
+        return (finite(a - of_live) * factors * m[None]).sum(0)
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
-        """m_i / m for candidates ``a`` of shape (k, *shape) and their maximum ``y`` (*shape)."""
+        """m_i / m for candidates ``a`` of shape (k, *shape), their maximum ``y`` (1, *shape)."""
         raise TypeError(f"{type(self).__name__} is abstract")
 
     def factors_between(
@@ -94,9 +92,9 @@ class Radial(MaximumRule):
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """See :class:`MaximumRule`."""
         positive = jnp.maximum(a, 0)
-        above = jnp.where(a > 0, divide(y, positive.sum(0)), 0)
+        above = jnp.where(a > 0, divide(y, positive.sum(0, keepdims=True)), 0)
         ratio = _ratio(jnp.minimum(y, 0), jnp.minimum(a, 0))
-        below = ratio * ratio / ratio.sum(0)
+        below = ratio * ratio / ratio.sum(0, keepdims=True)
         return jnp.where(y > 0, above, below)
 
 
@@ -116,7 +114,7 @@ class Shapley(MaximumRule):
         order = jnp.argsort(positive, axis=0)
         ascending = jnp.take_along_axis(positive, order, 0)
         steps = jnp.diff(jnp.concatenate([jnp.zeros_like(ascending[:1]), ascending]), axis=0)
-        left = jnp.arange(len(a), 0, -1, dtype=a.dtype).reshape(-1, *(1 for _ in y.shape))
+        left = jnp.arange(len(a), 0, -1, dtype=a.dtype).reshape(-1, *(1 for _ in y.shape[1:]))
         worth = jnp.take_along_axis(jnp.cumsum(steps / left, 0), jnp.argsort(order, axis=0), 0)
         # share y / a_i with share = worth / y
         return jnp.where(y > 0, divide(worth, positive), _uniform(a, y))
@@ -125,7 +123,7 @@ class Shapley(MaximumRule):
 def _uniform(a: jax.Array, y: jax.Array) -> jax.Array:
     """Factors that give every candidate the same share of a maximum <= 0."""
     present = jnp.isfinite(a)
-    return present * _ratio(jnp.minimum(y, 0), jnp.minimum(a, 0)) / present.sum(0)
+    return present * _ratio(jnp.minimum(y, 0), jnp.minimum(a, 0)) / present.sum(0, keepdims=True)
 
 
 @rule("maximum")
@@ -153,7 +151,7 @@ class SoftmaxLimit(MaximumRule):
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
         """See :class:`MaximumRule`."""
         ties = (a == y).astype(a.dtype)
-        limit = jnp.where(y > 0, ties / ties.sum(0), _uniform(a, y))
+        limit = jnp.where(y > 0, ties / ties.sum(0, keepdims=True), _uniform(a, y))
         if isinstance(self.beta, float) and self.beta == float("inf"):
             return limit
         beta = jnp.asarray(self.beta, a.dtype)  # it may be traced, and inf then as well
@@ -177,7 +175,7 @@ def _soft(a: jax.Array, y: jax.Array, beta: jax.Array) -> jax.Array:
     """Factors through the soft maximum, where beta y is no larger than 1 / eps^2."""
     largest, present = float(jnp.finfo(a.dtype).max), jnp.isfinite(a)
     a = jnp.where(present, a, y)
-    u, top, n = jnp.clip(beta * a, -largest, largest), beta * y, present.sum(0)
+    u, top, n = jnp.clip(beta * a, -largest, largest), beta * y, present.sum(0, keepdims=True)
     # A difference of products would be rounded in units of top, which may be anything.
     gap = jnp.maximum(jnp.where(a > y, 0, a - y), -largest)
     below = jnp.clip(beta * gap, -largest, largest)
@@ -187,8 +185,8 @@ def _soft(a: jax.Array, y: jax.Array, beta: jax.Array) -> jax.Array:
         jnp.expm1(_within(u, 1)) * jnp.exp(-shift),
         jnp.exp(jnp.where(top > 0, below, u)) - jnp.exp(-shift),
     )
-    mean_excess = (present * excess).sum(0) / n
-    mean = (present * jnp.exp(below)).sum(0) / n
+    mean_excess = (present * excess).sum(0, keepdims=True) / n
+    mean = (present * jnp.exp(below)).sum(0, keepdims=True) / n
     unit = jnp.exp(jnp.minimum(shift, 40))
     small = mean_excess * unit  # M - 1, where that can be small
     log_mean = jnp.where(jnp.abs(small) < 0.5, jnp.log1p(_within(small, 0.5)), top + jnp.log(mean))
@@ -210,7 +208,7 @@ def _soft_factors(
     present, top = jnp.isfinite(a), jnp.maximum(y, y0)
     u, u0 = (beta * (jnp.where(present, b, top) - top) for b in (a, a0))
     v, v0 = (
-        beta * (w - top) + jnp.log((present * jnp.exp(beta * (b - w))).sum(0))
+        beta * (w - top) + jnp.log((present * jnp.exp(beta * (b - w))).sum(0, keepdims=True))
         for b, w in ((a, y), (a0, y0))
     )
     numerator = secant(jnp.exp, u, u0, jnp.exp(u), jnp.exp(u0))
@@ -245,8 +243,8 @@ class CrossMax(MaximumRule):
         here, there = (jax.nn.one_hot(v.argmax(0), len(v), axis=0, dtype=v.dtype) for v in (a, a0))
         rises = y > y0
         winner = jnp.where(rises, here, there)
-        change = (winner * jnp.where(jnp.isfinite(a), a - a0, 0)).sum(0)
-        same = (here * there).sum(0) > 0
+        change = (winner * jnp.where(jnp.isfinite(a), a - a0, 0)).sum(0, keepdims=True)
+        same = (here * there).sum(0, keepdims=True) > 0
         return winner * jnp.where(same, 1, divide(y - y0, change))
 
 
@@ -364,7 +362,7 @@ def sorted_multiplier(view: View, m: Any) -> tuple[jax.Array]:
 
     def compare(pair: tuple[jax.Array, jax.Array], r: jax.Array):
         other = partner(r)
-        upper = jnp.sign(place - other)
+        upper = jnp.sign(place - other)[(None,) * (a.ndim - 1)]
         met = [v[..., other] for v in pair]
         slope = _abs_slope(*(v - w for v, w in zip(pair, met, strict=True)))
         kept = jnp.where(upper == 0, 1, (1 + upper * slope) / 2).astype(a.dtype)

@@ -176,30 +176,32 @@ def secant(
     Args:
       f: elementwise.
       x, x0: the two points, one shape, in float32 at least.
-      y, y0: f(x) and f(x0).
+      y, y0: f(x) and f(x0), for their size alone: at a pole nothing can be differentiated by them.
 
     Returns:
       The slope, in the shape and dtype of ``x``.
     """
     x, x0 = far(x), far(x0)
-    distance, rise = x - x0, difference(y, y0)
+    distance = x - x0
     eps = float(jnp.finfo(x.dtype).eps)
     # where a quotient is not used its operands must still be harmless: 0 / 1
     still = distance == 0
     # the ends may be poles of f': nothing is to be differentiated there, nor near them
     start, end = (lax.stop_gradient(_slope(f, lax.stop_gradient(v))) for v in (x0, x))
     tame = jnp.isfinite(start) & jnp.isfinite(end)
+    rise = difference(*(f(jnp.where(still & ~tame, _ORDINARY, v)) for v in (x, x0)))
     middle, arm = x / 2 + x0 / 2, distance / (2 * 3**0.5)
     low, high = (_slope(f, jnp.where(tame, v, _ORDINARY)) for v in (middle - arm, middle + arm))
     mean = jnp.where(tame, low / 2 + high / 2, 0)
     slopes = jnp.abs(low) + jnp.abs(high) + jnp.abs(start) + jnp.abs(end)
     length, of_x, of_y = jnp.abs(distance), jnp.abs(x) + jnp.abs(x0), jnp.abs(y) + jnp.abs(y0)
     bend = jnp.abs((end - start) - 3**0.5 * (high - low))
-    steepness = jnp.minimum(divide(of_y, of_x, otherwise=1), 1)
-    rounded = jnp.where(length < eps ** (1 / 3) * of_x, 64 * eps, 64 * eps * steepness)
-    lost = jnp.where(length < eps ** (1 / 3) * (1 + of_x), rounded, 0)
+    close = length < eps ** (1 / 3) * of_x
+    steepness = jnp.where(close, 1, jnp.minimum(divide(of_y, of_x, otherwise=1), 1))
+    lost = jnp.where(length < eps ** (1 / 3) * (1 + of_x), 64 * eps * steepness, 0)
     straight = tame & (bend <= eps**0.55 * slopes + lost)
-    agrees = jnp.abs(mean * distance - rise) <= 32 * eps * (1 + of_x + of_y)
+    unit = jnp.where(close, 1, jnp.minimum(slopes / 4, 1))
+    agrees = jnp.abs(mean * distance - rise) <= 32 * eps * (unit * (1 + of_x) + of_y)
     near = length < (1 + of_x) / 4
     smooth = still | (near & straight & agrees)
     steep = _quotient(jnp.where(smooth, 0, rise), jnp.where(smooth, 1, distance))

@@ -93,10 +93,10 @@ def _solved(view: View, m: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _power(v: jax.Array, p: float) -> jax.Array:
-    """The power v^p, by the operation that is made for it."""
+    """The power v^p, by the operation that is made for it; of v < 0 that of an odd function."""
     if p in (0.5, 1, 2):
         return {0.5: jnp.sqrt, 1: lambda v: v, 2: jnp.square}[p](v)
-    return v**p
+    return v**p if p == round(p) else jnp.sign(v) * jnp.abs(v) ** p
 
 
 @rule("product")
