@@ -5,9 +5,10 @@
 For each step: relevance that arrives, sum z m; relevance handed on to its live inputs, sum x m_x
 (and the unit input's); relevance of its additive constants; and the rest, which the stabiliser took
 or the rule created or destroyed. A constant that a loop, a branch or the whole function gives has a
-row of its own, of kind ``constant``. Over a whole network with the value f(x) at its start,
+row of its own, of kind ``constant``. What rounding took in 16 bits is told apart
+(:mod:`jaxrel._execute.rounding`). Over a whole network with the value f(x) at its start,
 
-    f(x) = sum R + biases + stabiliser + rules
+    f(x) = sum R + biases + stabiliser + rules + rounding
 
 holds exactly: nothing is estimated.
 """
@@ -30,7 +31,8 @@ from ._execute.books import Books, Row, rows, zeros
 from ._execute.constants import Constant, constants
 from ._execute.evaluate import evaluate
 from ._execute.explanation import Explanation, explain
-from ._execute.taps import Key, Probes, wide
+from ._execute.rounding import is_rounded
+from ._execute.taps import Key, Probes, sum_type
 from ._plan.steps import Step
 from .api import Rules, default_rules
 from .errors import RuleError
@@ -50,6 +52,7 @@ class Label(NamedTuple):
       operation: as :func:`jaxrel.summary` shows it.
       rule: its rule.
       stabilized: whether the rule has a stabiliser, so that what is lost is lost to that.
+      rounded: whether the step computes in 16 bits.
     """
 
     path: str
@@ -57,6 +60,7 @@ class Label(NamedTuple):
     operation: str
     rule: str
     stabilized: bool
+    rounded: bool = False
 
 
 class Account(NamedTuple):
@@ -69,6 +73,7 @@ class Account(NamedTuple):
       bias: what went to additive constants.
       stabilizer: what was lost to the stabiliser.
       rule: what the rule destroyed (negative: created).
+      rounding: what was lost to rounding in 16 bits; 0 in others, whose rounding is the rule's.
     """
 
     path: str
@@ -77,11 +82,12 @@ class Account(NamedTuple):
     bias: float
     stabilizer: float
     rule: float
+    rounding: float = 0.0
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["value", "explained", "amounts"],
+    data_fields=["value", "explained", "amounts", "rounding"],
     meta_fields=["labels"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -93,17 +99,20 @@ class Audit:
       explained: sum of the relevance of the explained arguments.
       amounts: for each row an array ``(..., 3)``: relevance in, out, and to biases, in float32 at
         least; leading axes are the iterations of the loops around the step.
+      rounding: for each row an array ``(...)``: relevance that rounding took.
       labels: what the rows are about.
     """
 
     value: jax.Array
     explained: jax.Array
     amounts: tuple[jax.Array, ...]
+    rounding: tuple[jax.Array, ...]
     labels: tuple[Label, ...]
 
     def steps(self) -> list[Account]:
         """One account for each step, in order of execution; loops are summed over iterations."""
-        return [_account(*row) for row in zip(self.labels, self.amounts, strict=True)]
+        rows = zip(self.labels, self.amounts, self.rounding, strict=True)
+        return [_account(*row) for row in rows]
 
     def layers(self) -> list[Account]:
         """One account for each layer, in order of first execution.
@@ -117,18 +126,27 @@ class Audit:
         return [Account(path, *np.sum([a[1:] for a in rows], 0)) for path, rows in found.items()]
 
     def total(self) -> Account:
-        """The whole: in is the function's value, out the explained relevance."""
-        kept = np.sum([a[3:] for a in self.steps()], 0) if self.labels else np.zeros(3)
-        return Account("", float(self.value), float(self.explained), *map(float, kept))
+        """The whole: in is the function's value, out the explained relevance.
+
+        Rounding in 16 bits is also that between steps, where multipliers of a value that several
+        read are added.
+        """
+        kept = np.sum([a[3:] for a in self.steps()], 0) if self.labels else np.zeros(4)
+        value, explained = float(self.value), float(self.explained)
+        if any(label.rounded for label in self.labels):
+            kept[3] = value - explained - kept[:3].sum()
+        return Account("", value, explained, *map(float, kept))
 
     def __str__(self) -> str:
         """A table of the steps and the total."""
         names = ("path", "kind", "operation", "rule", *_COLUMNS)
+        names = names if any(label.rounded for label in self.labels) else names[:-1]
         rows = [
             (label.path or "-", label.kind, label.operation, label.rule, *_numbers(account))
             for label, account in zip(self.labels, self.steps(), strict=True)
         ]
         rows.append(("total", "", "", "", *_numbers(self.total())))
+        rows = [row[: len(names)] for row in rows]
         widths = [max(len(row[k]) for row in (names, *rows)) for k in range(len(names))]
         lines = [
             "  ".join(
@@ -141,14 +159,22 @@ class Audit:
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def _account(label: Label, amounts: Any) -> Account:
+def _account(label: Label, amounts: Any, rounding: Any) -> Account:
     arrived, handed_on, bias = np.asarray(amounts, np.float64).reshape(-1, 3).sum(0)
-    rest = arrived - handed_on - bias
+    rounded = np.asarray(rounding, np.float64).sum()
+    rest = arrived - handed_on - bias - rounded
     stabilizer, rule = (rest, 0.0) if label.stabilized else (0.0, rest)
-    return Account(label.path, arrived, handed_on, bias, stabilizer, rule)
+    return Account(label.path, arrived, handed_on, bias, stabilizer, rule, rounded)
 
 
-_COLUMNS = ("relevance in", "relevance out", "to biases", "to stabilisers", "by rules")
+_COLUMNS = (
+    "relevance in",
+    "relevance out",
+    "to biases",
+    "to stabilisers",
+    "by rules",
+    "by rounding",
+)
 """What a printed account shows: positive is what is taken from relevance, as in the waterfall."""
 
 
@@ -196,9 +222,8 @@ def audit(
         labels = tuple(_label(row, blamed, made.chosen, rule_set) for row in account)
         books = functools.partial(_books, made, blamed, account)
         references = made.baseline
-        found = books(None) if references is None else references.mean(books, chunk)
-        value, explained, amounts = found
-        return Audit(value, explained, amounts, labels)
+        read = books(None) if references is None else references.mean(books, chunk)
+        return Audit(*read, labels)
 
     return audited
 
@@ -209,7 +234,7 @@ def _books(
     account: Sequence[Row],
     twins: list[Any] | None,
 ):
-    """Value, explained relevance, and the amounts of every row."""
+    """Value, explained relevance, the amounts of every row and what rounding took of them."""
     probes = zeros(made.plan, made.chosen, blamed)
 
     def run(leaves: list[Any], companions: Any, probes: Any) -> Any:
@@ -218,24 +243,28 @@ def _books(
     value, pullback = jax.vjp(run, made.call.leaves, made.companions, probes)
     m, units, read = pullback(jnp.ones_like(value))
     found = made.combine(m, units, twins)
-    explained = sum((jnp.sum(r, dtype=wide(r.dtype)) for r in found), jnp.zeros(()))
+    explained = sum((jnp.sum(r, dtype=sum_type(r.dtype)) for r in found), jnp.zeros(()))
     if twins is not None:
         value = value - evaluate(made.plan, Assignment(), twins)[0]
-    amounts = tuple(_amounts(row, blamed, read) for row in account)
-    return jnp.sum(value, dtype=wide(value.dtype)), explained, amounts
+    both = [_amounts(row, blamed, read) for row in account]
+    value = jnp.sum(value, dtype=sum_type(value.dtype))
+    return value, explained, tuple(a for a, _ in both), tuple(r for _, r in both)
 
 
-def _amounts(row: Row, blamed: Mapping[Key, Constant], read: Probes) -> jax.Array:
-    """Relevance in, out, and to biases, one row for each iteration of the loops around."""
+def _amounts(row: Row, blamed: Mapping[Key, Constant], read: Probes) -> tuple[jax.Array, jax.Array]:
+    """Relevance in, out, and to biases; and what rounding took; by iteration of the loops."""
 
     def whole(key: Key) -> jax.Array:
         return jnp.sum(read[key], tuple(range(len(blamed[key].loops), read[key].ndim)))
 
     bias = sum(map(whole, row.constants), jnp.zeros(()))
-    arrived, handed_on = (
-        (bias, 0 * bias) if row.flow is None else jnp.moveaxis(read[row.flow], -1, 0)
+    none = jnp.zeros_like(bias)
+    arrived, handed_on, missing = (
+        (bias, none, none) if row.flow is None else jnp.moveaxis(read[row.flow], -1, 0)
     )
-    return jnp.stack(jnp.broadcast_arrays(arrived, handed_on, bias), -1)
+    rounded = row.step is not None and is_rounded(row.step)
+    rounding = arrived - handed_on - bias - missing if rounded else none
+    return jnp.stack(jnp.broadcast_arrays(arrived, handed_on, bias), -1), rounding
 
 
 def _label(row: Row, blamed: Mapping[Key, Constant], chosen: Assignment, rules: RuleSet) -> Label:
@@ -246,7 +275,9 @@ def _label(row: Row, blamed: Mapping[Key, Constant], chosen: Assignment, rules: 
     if row.step.kind == "control" and override is None:  # a call with the derivative it declares
         rule = chosen[id(row.step)] or Gradient()
     step, stabilized = row.step, _stabilized(rule, row.step)
-    return Label(step.location, step.kind, step.operation, describe(rule), stabilized)
+    return Label(
+        step.location, step.kind, step.operation, describe(rule), stabilized, is_rounded(step)
+    )
 
 
 def _stabilized(rule: Any, step: Step) -> bool:

@@ -35,7 +35,8 @@ from ..rules import Gradient
 from ..rules.numerics import divide, far, finite
 from .constants import Constant
 from .step import hyperparameters, view_of
-from .taps import Key, Probes, Taps, wide, worth
+from .taps import Key, Probes, Taps, sum_type, worth
+from .wide import bind, widen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +62,13 @@ class Blamed(Taps):
         step: Step,
         rule: Any,
         values: Sequence[Any],
+        others: Sequence[Any],
         results: list[Any],
         twins: Sequence[Any],
         env: Any,
     ):
         """Blames the constants that a step adds."""
-        del twins
+        del others, twins
         keys = [k for n in range(len(values)) if (k := Key(id(step), "step", n)) in self.found]
         rest = Key(id(step), "rest")
         if not keys and rest not in self.found:
@@ -101,8 +103,9 @@ def _blame_whole(constant: Constant, value: Any, c: Any, probe: jax.Array) -> An
 
     def backward(kept: Any, m: Any):
         c, probe = kept
+        (c, part) = widen([c, m])
         _, pullback = jax.vjp(constant.place, c)
-        return m, None, worth(c, pullback(m)[0], probe.dtype)
+        return m, None, worth(c, pullback(part)[0], probe.dtype)
 
     run.defvjp(lambda value, c, probe: (value, (c, probe)), backward)
     return run(value, c, probe)
@@ -130,8 +133,9 @@ def _blame(
     def backward(kept: Any, m: list[Any]):
         leaves, values, given, results, (own, rest) = kept
         to_bias = getattr(rebuild(leaves), "to_bias", Gradient().to_bias)
-        view = view_of(step, values, results)
-        r = to_bias(view, m[0] if len(results) == 1 else tuple(m))
+        view, parts = view_of(step, values, results), widen(m)
+        r = to_bias(view, parts[0] if len(results) == 1 else tuple(parts))
+        values, given = widen(values), widen(given)
         parts = [
             worth(c, part, probe.dtype)
             for c, part, probe in zip(
@@ -177,17 +181,17 @@ def _together(
         env[constant.operand] = constant.place(value)
     nodes = step.nodes
     if nodes[0].name in MATMUL:  # W 0 = 0, without multiplying
-        aval = nodes[0].eqn.outvars[0].aval
-        env[nodes[0].results[0]], nodes = _compat.zeros(aval), nodes[1:]
+        (env[nodes[0].results[0]],) = widen([_compat.zeros(nodes[0].eqn.outvars[0].aval)])
+        nodes = nodes[1:]
     for node in nodes:
-        results = _compat.bind(node.eqn, [env[v] for v in node.operands])
+        results = bind(node.eqn, [env[v] for v in node.operands])
         env.update(zip(node.results, results, strict=True))
     return env[step.results[0]]
 
 
 def zero_probes(found: Mapping[Key, Constant]) -> dict[Key, jax.Array]:
     """Probes for constants."""
-    return {key: jnp.zeros((*c.loops, *c.shape), wide(c.dtype)) for key, c in found.items()}
+    return {key: jnp.zeros((*c.loops, *c.shape), sum_type(c.dtype)) for key, c in found.items()}
 
 
 def by_layer(found: Mapping[Key, Constant], relevances: Probes) -> dict[str, jax.Array]:
@@ -210,5 +214,5 @@ def by_layer(found: Mapping[Key, Constant], relevances: Probes) -> dict[str, jax
 
 def total(relevances: Probes, dtype: Any) -> jax.Array:
     """The relevance of the single 1 that all constants share."""
-    start = jnp.zeros((), wide(dtype))
+    start = jnp.zeros((), sum_type(dtype))
     return sum((jnp.sum(r) for r in relevances.values()), start).astype(dtype)

@@ -13,10 +13,12 @@ from .._plan.steps import Plan, Step
 from ..rulesets.assign import Assignment
 from .blame import Blamed, zero_probes
 from .constants import Constant, is_parallel
+from .rounding import is_rounded, tap_missing
 from .taps import Key, Taps, tap, tap_companion
 
-IN, OUT = range(2)
-"""What a step's probe counts: relevance arriving at it, and handed on to its inputs."""
+IN, OUT, MISSING = range(3)
+"""What a step's probe counts: relevance arriving at it, handed on to its inputs, and of a step in
+16 bits what is missing when nothing is rounded; see :mod:`jaxrel._execute.rounding`."""
 
 
 class Row(NamedTuple):
@@ -62,7 +64,7 @@ def _flows(plan: Plan, chosen: Assignment, around: tuple[int, ...]) -> dict[Key,
     flows: dict[Key, jax.Array] = {}
     for step in plan.steps:
         if id(step) in chosen:
-            flows[Key(id(step), "flow")] = jnp.zeros((*around, 2))
+            flows[Key(id(step), "flow")] = jnp.zeros((*around, 3))
         length = (step.nodes[0].eqn.params["length"],) if step.variant == "scan" else ()
         for body in step.bodies:
             flows.update(_flows(body, chosen, (*around, *length)))
@@ -82,6 +84,12 @@ class Books(Taps):
     @property
     def _blamed(self) -> Blamed:
         return Blamed(self.probes, self.found)
+
+    def _gives(self, step: Step) -> bool:
+        """Tells whether constants of a step have relevance, if only what is rounded off."""
+        keys = (Key(id(step), "step", k) for k in range(len(step.operands)))
+        named = Key(id(step), "rest") in self.found or any(key in self.found for key in keys)
+        return named or step.kind in ("matmul", "linear", "sum")
 
     def _flow(self, step: Step) -> jax.Array | None:
         return self.probes.get(Key(id(step), "flow"))
@@ -109,15 +117,20 @@ class Books(Taps):
         step: Step,
         rule: Any,
         values: Sequence[Any],
+        others: Sequence[Any],
         results: list[Any],
         twins: Sequence[Any],
         env: Any,
     ):
         """Taps the results of a step, and blames its constants."""
-        results = self._blamed.outputs(step, rule, values, results, twins, env)
+        results = self._blamed.outputs(step, rule, values, others, results, twins, env)
         probe = self._flow(step)
         if probe is None:
             return results
+        if is_rounded(step):
+            results = tap_missing(
+                step, rule, values, others, results, self._gives(step), probe[MISSING]
+            )
         return [
             tap(z, probe[IN], z0) if _is_live(step, k, z) else z
             for k, (z, z0) in enumerate(zip(results, twins, strict=True))

@@ -28,6 +28,7 @@ from .._plan.steps import Plan, Step
 from ..rules import Rule
 from ..rulesets.assign import Assignment
 from .taps import Key
+from .wide import bind
 
 _JOINTLY = frozenset({"matmul", "linear", "sum", "maximum"})
 _GIVING = _JOINTLY | {"nonlinearity", "other", "control"}
@@ -59,9 +60,9 @@ class Constant:
     loops: tuple[int, ...]
 
     def place(self, c: Any) -> Any:
-        """The operand, made of the source's value ``c``."""
+        """The operand, made of the source's value ``c``, in float32 at least."""
         for node in reversed(self.nodes):
-            (c,) = _compat.bind(node.eqn, [c])
+            (c,) = bind(node.eqn, [c])
         return c
 
 

@@ -141,7 +141,7 @@ class Interpreter:
             results = self.execute(step, given, wanted, not is_shift(step, logits))
             made = [bundle.twin for bundle in results]
             out = [bundle.value for bundle in results]
-            out = self.taps.outputs(step, rule, operands, out, made, values)
+            out = self.taps.outputs(step, rule, operands, twins, out, made, values)
             results = [b._replace(value=z) for b, z in zip(results, out, strict=True)]
             if any(wanted) and hands_on(step, rule):
                 handed = self.taps.companions(step, hand_on(step, operands, companions, run_nodes))

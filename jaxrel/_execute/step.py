@@ -53,7 +53,7 @@ def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
     return [env[value] for value in step.results]
 
 
-def _by_value(step: Step, values: Sequence[Any]) -> list[Any]:
+def run_wide(step: Step, values: Sequence[Any]) -> list[Any]:
     """Executes the nodes of a step in float32 at least, as its rule sees them.
 
     Calls that declare another derivative than their body's have that of their body here.
@@ -247,7 +247,7 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         for k, value in zip(step.live, live, strict=True):
             replaced[k] = value
         windows = step.nodes[-1].name == "reduce_window"
-        out = reduced_windows(eqn, replaced) if windows else _by_value(step, replaced)
+        out = reduced_windows(eqn, replaced) if windows else run_wide(step, replaced)
         return out[0] if single else tuple(out)
 
     def plain(m: Any) -> list[jax.Array]:
@@ -279,7 +279,7 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         power=step.power,
         exponentials=(lambda: find_exponentials(step, values)) if step.kind == "softmax" else None,
         affine=functools.cache(lambda: take_apart(step, values)) if is_matmul else None,
-        system=functools.cache(lambda: take_system(step, values, results, _by_value))
+        system=functools.cache(lambda: take_system(step, values, results, run_wide))
         if is_solution
         else None,
     )

@@ -43,7 +43,7 @@ Probes = Mapping[Key, jax.Array]
 """Zeros, whose cotangents are read off; one row for each iteration of the loops around."""
 
 
-def wide(dtype: Any) -> Any:
+def sum_type(dtype: Any) -> Any:
     """The real dtype to add up in: float32 at least."""
     real = jnp.finfo(dtype)
     return real.dtype if real.bits >= 32 else jnp.dtype(jnp.float32)
@@ -99,12 +99,23 @@ class Taps:
         step: Step,
         rule: Any,
         values: Sequence[Any],
+        others: Sequence[Any],
         results: list[Any],
         twins: Sequence[Any],
         env: Any,
     ) -> list[Any]:
-        """Taps the results of a step; ``twins`` are theirs."""
-        del step, rule, values, twins, env
+        """Taps the results of a step.
+
+        Args:
+          step: that was executed.
+          rule: its own.
+          values: of its operands.
+          others: their twins.
+          results: of the step.
+          twins: of the results.
+          env: all values there are, by number.
+        """
+        del step, rule, values, others, twins, env
         return results
 
     def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:

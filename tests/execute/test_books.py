@@ -250,3 +250,49 @@ def test_a_call_that_keeps_its_derivative_is_one_row():
     np.testing.assert_allclose(explained.sum() + sum(biases.values()), fun(X).sum(), rtol=1e-12)
     (label,) = (label for label in audit(fun, "gradient")(X).labels if label.kind == "control")
     assert (label.operation, label.rule) == ("layer", "Gradient()")
+
+
+def narrow_net(x):
+    """Dense, residual, an average over many, a loop, a checkpoint, a value that two read."""
+    w, v = (jax.random.normal(jax.random.key(k), (64, 64), x.dtype) / 8 for k in (1, 2))
+    b = jax.random.normal(jax.random.key(3), (64,), x.dtype)
+    h = jnp.tanh(x @ w + b) + x
+    h = lax.scan(lambda h, t: (jax.nn.gelu(h @ v) + t, h.sum(-1)), h, jnp.stack([b, 2 * b]))
+    scores = h[0].max(-1) * jax.checkpoint(jax.nn.softplus)(h[0] - b).mean(-1)
+    return scores + h[1].sum(0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", ["cp_lrp", "slope", "epsilon_plus_flat", "to a baseline"])
+def test_in_16_bits_a_rule_creates_nothing_by_rounding(name, dtype):
+    """Rows, biases and totals are those of float32; what rounding took is told apart."""
+    x = jax.random.normal(jax.random.key(0), (8, 64), dtype)
+    options = {"baseline": jnp.ones_like(x)} if name == "to a baseline" else {"rules": name}
+    books = jax.jit(audit(narrow_net, **options))(x)
+    steps = np.array([step[1:] for step in books.steps()])
+    np.testing.assert_allclose(steps[:, 0], steps[:, 1:].sum(1), rtol=1e-6, atol=1e-6)
+    size = np.abs(steps[:, :3]).sum(1) + 8
+    assert (np.abs(steps[:, 3:5]) <= 4e-6 * size[:, None]).all()
+    assert np.abs(steps[:, 5]).max() > 1e-3  # more than a thousand times that
+    total = books.total()
+    np.testing.assert_allclose(total.relevance_in, sum(total[2:]), rtol=1e-6)
+    assert "by rounding" in str(books)
+    assert "by rounding" not in str(audit(narrow_net, "slope")(x.astype(jnp.float32)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_biases_of_many_examples_in_16_bits_are_rounded_once(dtype):
+    """Against the same numbers in float64: a sum over 512 examples, over shapes, over a loop."""
+
+    def fun(x, b, c):
+        h = jnp.tanh(x + b) * 0.25
+        return lax.scan(lambda h, t: (h * 0.5 + t, None), h, c)[0]
+
+    args = [v.astype(dtype) for v in (jax.random.normal(jax.random.key(0), (512, 3)), B, C)]
+    eps, wide = float(jnp.finfo(dtype).eps), [v.astype(float) for v in args]
+    total, whole = (relevance(fun, "slope", biases="total")(*a)[1] for a in (args, wide))
+    np.testing.assert_allclose(total.astype(float), whole, rtol=eps)
+    found, exact = (relevance(fun, "slope", biases=True)(*a)[1] for a in (args, wide))
+    for name, r in found.items():
+        assert r.dtype == dtype
+        np.testing.assert_allclose(r.astype(float), exact[name], rtol=eps)
