@@ -223,7 +223,8 @@ def audit(
         books = functools.partial(_books, made, blamed, account)
         references = made.baseline
         read = books(None) if references is None else references.mean(books, chunk)
-        return Audit(*read, labels)
+        value, explained, amounts, rounding = read
+        return Audit(value, explained, amounts, rounding, labels)
 
     return audited
 

@@ -127,7 +127,9 @@ class Books(Taps):
         probe = self._flow(step)
         if probe is None:
             return results
-        if is_rounded(step):
+        # what constants that move make is settled, not the rule's
+        moves = any(t is not None for k, t in enumerate(others) if k not in step.live)
+        if is_rounded(step) and not moves:
             results = tap_missing(
                 step, rule, values, others, results, self._gives(step), probe[MISSING]
             )

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from .. import _compat
 from .._plan.steps import Step
 from ..rules import Gradient, Unit
+from .constants import is_parallel
 from .step import hyperparameters, run_wide, view_of
 from .taps import worth
 from .wide import is_narrow, widen
@@ -25,6 +26,8 @@ from .wide import is_narrow, widen
 
 def is_rounded(step: Step) -> bool:
     """Tells whether a step computes in fewer than 32 bits."""
+    if is_parallel(step):  # it computes nothing
+        return False
     atoms = (atom for node in step.nodes for atom in (*node.eqn.invars, *node.eqn.outvars))
     return any(is_narrow(atom.aval) for atom in atoms)
 
@@ -75,21 +78,22 @@ def _missing(
         there = widen([v if t is None else t for v, t in zip(values, twins, strict=True)])
         base = there, run_wide(step, there)
     view = view_of(step, values, results, base)
-    m = m[0] if len(results) == 1 else tuple(m)
+    arrived = m[0] if len(results) == 1 else tuple(m)
 
     def account(values: Any, multipliers: Any) -> jax.Array:
         pairs = zip(jax.tree.leaves(values), multipliers, strict=True)
         parts = (jnp.sum(worth(x, w, dtype)) for x, w in pairs if _counts(w))
         return sum(parts, jnp.zeros((), dtype))
 
-    sent = rule(view, m)
+    sent = rule(view, arrived)
     sent = sent if isinstance(sent, tuple | list) else (sent,)
     units = [jnp.sum(part.relevance, dtype=dtype) for part in sent if isinstance(part, Unit)]
     sent = [part.multiplier if isinstance(part, Unit) else part for part in sent]
-    left = account(view.change, jax.tree.leaves(m)) - account(view.differences, sent) - sum(units)
+    missing = account(view.change, m) - account(view.differences, sent) - sum(units)
     if gives and base is None:
-        left -= jnp.sum(getattr(rule, "to_bias", Gradient().to_bias)(view, m).real, dtype=dtype)
-    return left
+        to_bias = getattr(rule, "to_bias", Gradient().to_bias)
+        missing -= jnp.sum(to_bias(view, arrived).real, dtype=dtype)
+    return missing
 
 
 def _counts(m: Any) -> bool:

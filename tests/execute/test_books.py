@@ -149,7 +149,7 @@ def sides(fun, rules, x):
     """The account of an audit, its scale, and R and biases in all."""
     value, (explained, biases) = value_and_relevance(fun, rules, biases=True)(x)
     books = audit(fun, rules)(x)
-    total, steps = books.total(), np.array([step[1:] for step in books.steps()]).reshape(-1, 5)
+    total, steps = books.total(), np.array([step[1:] for step in books.steps()]).reshape(-1, 6)
     scale = np.abs(steps).sum() + np.nansum(np.abs(value)) + 1e-300
     given = float(sum(map(jnp.sum, biases.values())))
     return total, steps, scale, float(jnp.nansum(explained)), given
