@@ -208,9 +208,10 @@ def _statistic(case: Case) -> Sides:
 
     narrow = jnp.finfo(case.view.output.dtype).bits < 32
     far = _FAR if narrow else 2.0**20
-    (a0, _), (a1, v1), (a2, v2) = at(0), at(far), at(2 * far)
+    (a0, v0), (a1, v1), (a2, v2) = at(0), at(far), at(2 * far)
     yield a2 - a0, 2 * (a1 - a0)
-    yield v2, 2 ** (1 / case.view.power) * v1  # what keeps it from 0 is nothing, so far out
+    grown = v1 > 4 * v0  # so far out what keeps it from 0 is nothing, unless there is nothing else
+    yield jnp.where(grown, v2, 0), jnp.where(grown, 2 ** (1 / case.view.power) * v1, 0)
     value = case.view.inputs[1]
     constant = [jnp.all(value == jnp.take(value, jnp.array([0]), k)) for k in range(value.ndim)]
     fewer = value.size < case.x[0].size or any(constant)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +23,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import _compat
-from .._plan.primitives import OPAQUE
+from .._plan.kinds import solve_operands
+from .._plan.primitives import OPAQUE, of
 from .._plan.steps import Plan, Step
 from .._plan.stopped import is_shift, shifted
 from ..rulesets.assign import Assignment, is_plain
@@ -200,7 +202,10 @@ def _is_moved(step: Step, given: Sequence[Bundle]) -> bool:
     """Tells whether what is not live is another at the baseline."""
     if step.kind == "constant" or not step.live or step.nodes[-1].stands_in:
         return False
-    return any(bundle.varies for k, bundle in enumerate(given) if k not in step.live)
+    reads: Iterable[int] = range(len(given))
+    if of(step.nodes[-1].name).solves is not None:  # others only help to find the solution
+        reads = chain(*solve_operands(step.nodes[-1].eqn))
+    return any(given[k].varies for k in reads if k not in step.live)
 
 
 def _stopped(value: Any) -> Any:

@@ -199,7 +199,8 @@ def _degree(known: Known, node: Node, degrees: list[float | None]) -> float | No
         condition, cases = degrees[0], {d for d in degrees[1:] if d is not None and d == d}
         return cases.pop() if condition == 0 and len(cases) == 1 else None
     if row.identity or node.name == "convert_element_type":
-        return degrees[0] if known.is_same(node) or degrees[0] in (0, None) else None
+        same = known.is_same(node) and not row.dead  # Euler asks for the derivative too
+        return degrees[0] if same or degrees[0] in (0, None) else None
     if row.discrete:
         return 0.0 if len(told) == 1 and node.name in ("gt", "ge", "lt", "le", "eq", "ne") else None
     if row.linear == (ALL,) or node.name in ("max", "min"):

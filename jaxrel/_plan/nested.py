@@ -63,7 +63,7 @@ def plan_bodies(
         (result,) = built.results
         found = Nested((built.plan,), [result._replace(live=True)], built.known)
         return elementwise.setdefault(key, found)
-    if _is_live(built):
+    if _compat.is_of_jax(node.eqn) or _is_live(built):
         return Nested((built.plan,), built.results)
     counted = build(jaxpr, operands, node.path, calls, discrete=True)
     results = [fact._replace(live=fact.depends) for fact in counted.results]

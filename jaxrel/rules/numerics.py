@@ -176,7 +176,8 @@ def secant(
     Args:
       f: elementwise.
       x, x0: the two points, one shape, in float32 at least.
-      y, y0: f(x) and f(x0), for their size alone: at a pole nothing can be differentiated by them.
+      y, y0: f(x) and f(x0), or what is to count for them at a pole of f; elsewhere they tell their
+        size alone, since at a pole of f' nothing can be differentiated by them.
 
     Returns:
       The slope, in the shape and dtype of ``x``.
@@ -189,7 +190,7 @@ def secant(
     # the ends may be poles of f': nothing is to be differentiated there, nor near them
     start, end = (lax.stop_gradient(_slope(f, lax.stop_gradient(v))) for v in (x0, x))
     tame = jnp.isfinite(start) & jnp.isfinite(end)
-    rise = difference(*(f(jnp.where(still & ~tame, _ORDINARY, v)) for v in (x, x0)))
+    rise = difference(*(_value(f, v, w, still & ~tame) for v, w in ((x, y), (x0, y0))))
     middle, arm = x / 2 + x0 / 2, distance / (2 * 3**0.5)
     low, high = (_slope(f, jnp.where(tame, v, _ORDINARY)) for v in (middle - arm, middle + arm))
     mean = jnp.where(tame, low / 2 + high / 2, 0)
@@ -206,6 +207,14 @@ def secant(
     smooth = still | (near & straight & agrees)
     steep = _quotient(jnp.where(smooth, 0, rise), jnp.where(smooth, 1, distance))
     return jnp.where(smooth, mean, steep)
+
+
+def _value(
+    f: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array, unused: jax.Array
+) -> jax.Array:
+    """f(x), and y at a pole of f; it can be differentiated where it is not ``unused``."""
+    pole = ~jnp.isfinite(lax.stop_gradient(f(lax.stop_gradient(x))))
+    return jnp.where(pole, y, f(jnp.where(unused | pole, _ORDINARY, x)))
 
 
 _ORDINARY = 0.5
