@@ -167,7 +167,7 @@ def is_transposable(primitive: Any) -> bool:
 
 def has_derivative(eqn: JaxprEqn) -> bool:
     """Tells whether an equation can be differentiated, by trying: a call may refuse."""
-    aval = [atom.aval for atom in eqn.invars]
+    aval: list[Any] = [atom.aval for atom in eqn.invars]
     floats = [k for k, a in enumerate(aval) if jax.numpy.issubdtype(a.dtype, jax.numpy.inexact)]
 
     def derivative(*operands: Any) -> Any:

@@ -71,7 +71,8 @@ def run_jaxpr(jaxpr: Any, arguments: Sequence[Any], consts: Sequence[Any] = ()) 
 
     def read(atom: Any) -> Any:
         if isinstance(atom, _compat.Literal):
-            (value,) = widen([np.asarray(atom.val, atom.aval.dtype)])
+            aval: Any = atom.aval
+            (value,) = widen([np.asarray(atom.val, aval.dtype)])
             return value
         return env[atom]
 

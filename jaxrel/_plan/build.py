@@ -48,6 +48,7 @@ def build_plan(
     discrete: bool = False,
     elementwise: dict[Any, Nested] | None = None,
     through: frozenset[int] = frozenset(),
+    same: Sequence[int] = (),
 ) -> Built:
     """Reads a jaxpr into a plan.
 
@@ -64,11 +65,12 @@ def build_plan(
       discrete: whether rounding, signs and masks count by their value.
       elementwise: calls found to be functions of one value, by what is called and on what.
       through: ``id`` s of equations that are seen through; see :mod:`jaxrel._plan.stopped`.
+      same: for each argument the position of the first that is the same value; empty: all differ.
 
     Returns:
       The plan, the facts of its results, and what is known of the graph.
     """
-    graph = flatten(jaxpr, path, calls, roots, through)
+    graph = flatten(jaxpr, path, calls, roots, through, same)
     seen = {} if discrete or elementwise is None else elementwise
     build = functools.partial(
         build_plan,

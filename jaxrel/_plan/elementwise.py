@@ -12,7 +12,7 @@ up by jump pointers (Myers 1983), so a walk takes as many steps as its length ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 LARGEST = 128
@@ -101,7 +101,7 @@ class Tree:
 
 
 def cone(
-    end: int, start: int, producer: dict[int, int], operands: dict[int, Iterable[int]]
+    end: int, start: int, producer: dict[int, int], operands: Callable[[int], Iterable[int]]
 ) -> tuple[int, ...] | None:
     """Nodes on the ways from the value ``start`` to node ``end``, in order.
 
@@ -116,7 +116,7 @@ def cone(
     """
     found, stack = {end}, [end]
     while stack:
-        for value in operands[stack.pop()]:
+        for value in operands(stack.pop()):
             index = producer.get(value)
             if value != start and index is not None and index not in found:
                 found.add(index)

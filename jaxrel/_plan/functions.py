@@ -171,7 +171,7 @@ def is_homogeneous(known: Known, region: tuple[int, ...], start: int) -> bool:
 
 def _is_homogeneous_call(body: Known) -> bool:
     """Homogeneity of a call such as relu, read off its body."""
-    (start,) = (v for v in body.graph.inputs if body.facts[v].live)
+    (start,) = {v for v in body.graph.inputs if body.facts[v].live}
     (end,) = body.graph.outputs
     index = body.producer.get(end)
     region = None if index is None else body.region(index, start)
@@ -269,7 +269,9 @@ def _leads_to(known: Known, index: int, start: int, region, readers: dict[int, i
             if value == start:
                 return True
             maker = known.producer.get(value)
-            if maker in region and maker not in seen and readers[value] == 1:
+            if maker is None or readers[value] != 1:
+                continue
+            if maker in region and maker not in seen:
                 seen.add(maker)
                 stack.append(maker)
     return False

@@ -120,6 +120,7 @@ def flatten(
     calls: tuple[Call, ...] = (),
     roots: frozenset[str] = frozenset(),
     through: frozenset[int] = frozenset(),
+    same: Sequence[int] = (),
 ) -> Graph:
     """Numbers the values of ``jaxpr``, unfolds its ``jit`` calls, and drops dead nodes.
 
@@ -129,10 +130,11 @@ def flatten(
       calls: calls around the whole.
       roots: names of scopes that stand for whole models.
       through: ``id`` s of equations that are seen through: they give what they read.
+      same: for each argument the position of the first that is the same value; empty: all differ.
     """
     graph = Graph([], (), (), {}, set(), {}, {})
     graph.flattener = _Flattener(graph, roots, through)
-    graph.flattener.run(jaxpr, path, calls)
+    graph.flattener.run(jaxpr, path, calls, same)
     graph.nodes = list(_needed(graph))
     return graph
 
@@ -145,9 +147,10 @@ class _Flattener:
         self.made: dict[Any, list[int]] = {}
         self.literals: dict[Any, int] = {}
 
-    def run(self, jaxpr: Any, path: Path, calls: tuple) -> None:
+    def run(self, jaxpr: Any, path: Path, calls: tuple, same: Sequence[int]) -> None:
         inner, consts = _compat.open_jaxpr(jaxpr)
         inputs = [self.number(var.aval) for var in inner.invars]
+        inputs = [inputs[k] for k in same or range(len(inputs))]
         self.graph.inputs = tuple(inputs)
         self.graph.outputs = tuple(self.walk(inner, consts, inputs, path, calls))
 

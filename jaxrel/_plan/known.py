@@ -182,9 +182,9 @@ class Known:
         row = of(node.name)
         if not row.identity or row.parallel and len(node.operands) > 1:
             return False
-        return node.name != "convert_element_type" or (
-            self.is_float(node.operands[0]) and self.is_float(node.results[0])
-        )
+        if node.name != "convert_element_type":
+            return True
+        return all(self.is_float(value) for value in (*node.operands, *node.results))
 
     # ---------------------------------------------------------------------- elementwise functions
 
@@ -220,7 +220,7 @@ class _Inside:
     def __init__(self, known: Known, start: int):
         self.known, self.start = known, start
 
-    def __getitem__(self, index: int) -> list[int]:
+    def __call__(self, index: int) -> list[int]:
         known, start = self.known, self.start
         return [
             value

@@ -45,12 +45,12 @@ def names_of(known: Known, group: Group, nodes: tuple[Node, ...]) -> tuple[froze
     if activations or (len(nodes) > 1 and named):
         shown = (activations or named[::-1])[0]
     else:
-        shown = familiar or "+".join(arithmetic or [nodes[0].name])
+        shown = familiar or "+".join(arithmetic or [node.name for node in nodes[:1]])
     calls = [call.name for call in shared]
     if len(nodes) == 1:
-        itself = {nodes[0].name, own[0]}
+        itself = {*own, *(node.name for node in nodes)}
     elif group.kind == "matmul":
-        itself = {nodes[0].name}
+        itself = {node.name for node in nodes[:1]}
     else:
         itself = {*(arithmetic if len(arithmetic) == 1 else ()), _KINDS.get(group.kind, "")}
     return frozenset(filter(None, (*itself, *calls, familiar))), shown

@@ -11,6 +11,7 @@ books close by value, whatever slope its author declares. It is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,15 +51,18 @@ def plan_bodies(
     if node.name == "cond":
         return _cond(node, operands, build)
     jaxpr = node.eqn.params[of(node.name).body]
-    key = id(jaxpr), of(node.name).own_derivative, tuple(operands)
+    same = tuple(node.operands.index(v) for v in node.operands)  # a function of x and x is one of x
+    key = id(jaxpr), of(node.name).own_derivative, tuple(operands), same
     if key in elementwise:
         return elementwise[key]
     calls = node.calls
     if name := _compat.custom_call_name(node.eqn):
         calls = (*calls, Call(name, -1, node.eqn))
-    built = build(jaxpr, operands, node.path, calls)
     if not of(node.name).own_derivative:
+        built = build(jaxpr, operands, node.path, calls)
         return Nested((built.plan,), built.results)
+    build = functools.partial(build, same=same)
+    built = build(jaxpr, operands, node.path, calls)
     if _is_elementwise(built, operands):
         (result,) = built.results
         found = Nested((built.plan,), [result._replace(live=True)], built.known)
@@ -79,10 +83,12 @@ def _is_live(built: Built) -> bool:
 def _is_elementwise(built: Built, operands: Sequence[Fact]) -> bool:
     """Tells whether a call is an elementwise function of one live value, and float as that is."""
     known = built.known
-    depends = [k for k, fact in enumerate(operands) if fact.depends]
-    if len(depends) != 1 or not operands[depends[0]].live or len(built.results) != 1:
+    depends = {v: f for v, f in zip(known.graph.inputs, operands, strict=True) if f.depends}
+    if len(depends) != 1 or len(built.results) != 1:
         return False
-    (start,), (end,) = (known.graph.inputs[depends[0]],), known.graph.outputs
+    (start,), (end,) = depends, known.graph.outputs
+    if not depends[start].live:
+        return False
     same = known.shape(start) == known.shape(end) and known.is_float(end)
     return same and known.facts[end].depends and known.by_dependence.is_below(end, start)
 

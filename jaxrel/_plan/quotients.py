@@ -273,7 +273,8 @@ class _Statistic:
     def holds(self) -> bool:
         quotient = self.quotient
         for start in self._starts(quotient.numerator):
-            self.degrees, self.rooted = {start: 1.0}, quotient.power == 0.5
+            self.degrees.clear()
+            self.degrees[start], self.rooted = 1.0, quotient.power == 0.5
             if start == quotient.denominator or not self._is_summed(quotient.denominator, start):
                 continue
             degree = self._degree(quotient.denominator)

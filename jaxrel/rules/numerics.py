@@ -7,7 +7,7 @@ here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -39,7 +39,7 @@ def register(cls: type, leaves: Sequence[str], static: Sequence[str]) -> None:
         keys = map(jax.tree_util.GetAttrKey, leaves)
         return tuple(zip(keys, children, strict=True)), structure
 
-    def unflatten(structure: tuple[Any, ...], children: Sequence[Any]) -> Any:
+    def unflatten(structure: Any, children: Iterable[Any]) -> Any:
         node = object.__new__(cls)
         for name, value in zip((*leaves, *static), (*children, *structure), strict=True):
             object.__setattr__(node, name, value)

@@ -213,11 +213,11 @@ def parts(view: View, bias: bool) -> tuple[jax.Array, jax.Array]:
     if not view.nonneg[0]:
         xs, weights = [jnp.maximum(x, 0), jnp.minimum(x, 0)], [*weights, [negative, positive]]
     p, *n = affine.sums(xs, [row[:1] for row in weights] if known else weights)
-    added = bias and affine.bias is not None
-    p = p + jnp.maximum(affine.bias, 0) if added else p
+    b = affine.bias if bias else None
+    p = p if b is None else p + jnp.maximum(b, 0)
     if known:
         return p, jnp.minimum(view.output - p, 0)  # rounding must not make n positive
-    return p, n[0] + jnp.minimum(affine.bias, 0) if added else n[0]
+    return p, n[0] if b is None else n[0] + jnp.minimum(b, 0)
 
 
 def back_by_sign(

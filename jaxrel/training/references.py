@@ -91,9 +91,9 @@ def another(key: jax.Array, groups: jax.Array, pool: jax.Array | None = None) ->
         group is the only one gets any.
     """
     groups = _compat.whole(groups)
-    pool = groups if pool is None else _compat.whole(pool)
-    scores = jax.random.uniform(key, (len(groups), len(pool)))
-    return jnp.argmax(scores + (groups[:, None] != pool[None]), axis=1)
+    others = groups if pool is None else _compat.whole(pool)
+    scores = jax.random.uniform(key, (len(groups), len(others)))
+    return jnp.argmax(scores + (groups[:, None] != others[None]), axis=1)
 
 
 def fill_background(x: jax.Array, mask: jax.Array, how: str = "mirror") -> jax.Array:

@@ -273,3 +273,17 @@ def test_a_factor_is_read_once():
 def test_casts_to_integers_are_no_identities():
     for fun in (lambda x: x - x.astype(int), lambda x: jnp.where(x.astype(int) > 0, x, 0.0)):
         complete(fun, 3 * X, X0)
+
+
+def test_a_call_on_one_value_twice_is_a_function_of_that():
+    counts = jnp.array([0.0, 4.0, 0.25])
+    for fun in (jax.scipy.special.entr, lambda x: jax.scipy.special.xlogy(x, x)):
+        assert kinds(fun, counts) == ["nonlinearity"]
+        np.testing.assert_allclose(relevance(fun, "slope")(counts), fun(counts), rtol=1e-12)
+        complete(fun, counts, jnp.zeros(3))
+
+
+def test_a_value_and_its_stopped_copy_have_no_slope_by_euler():
+    fun = lambda x: x + lax.stop_gradient(x)  # noqa: E731
+    assert not any(s.homogeneous for s in steps(fun, X))
+    complete(lambda x: fun(jnp.tanh(x)))
