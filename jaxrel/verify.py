@@ -141,20 +141,30 @@ def verify(
         call = Arguments(fun, args, kwargs, argnums)
         plan, _ = trace(call, rule_set, compared=baseline is not None)
         chosen = assign(plan, rule_set, baseline is not None)
-        points = [call.leaves]
+        points, whole = [call.leaves], None
         if baseline is not None:
             points.append(read_baseline(call, baseline).at(0))
-        return examine(plan, chosen, points)
+            whole, _ = trace(call, rule_set)  # against a baseline stop_gradient is looked through
+        return examine(plan, chosen, points, whole)
 
     return verified
 
 
-def examine(plan: Plan, chosen: Assignment, points: Sequence[Sequence[Any]]) -> Verification:
-    """Tests the claims of ``plan`` at each of some lists of values of its arguments."""
+def examine(
+    plan: Plan, chosen: Assignment, points: Sequence[Sequence[Any]], whole: Plan | None = None
+) -> Verification:
+    """Tests the claims of ``plan`` at each of some lists of values of its arguments.
+
+    Args:
+      plan: the plan.
+      chosen: the rules.
+      points: values.
+      whole: the plan whose gradient is tested, if that is another.
+    """
     book = _Book()
     for leaves in points:
         walk(plan, leaves, _Claims(chosen, book))
-        _gradient(plan, leaves, chosen, book)
+        _gradient(whole or plan, leaves, {} if whole else chosen, book)
     return book.report()
 
 

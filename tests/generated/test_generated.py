@@ -11,7 +11,7 @@ from tests.covering import case
 from tests.generated.invariants import INVARIANTS, failure, inputs
 from tests.generated.program import Program, generate, shrink
 
-PROGRAMS, FULL = 200, 2000
+PROGRAMS, FULL = 60, 2000
 
 
 def held_to(seed: int):
