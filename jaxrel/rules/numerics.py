@@ -214,7 +214,7 @@ def _value(
 ) -> jax.Array:
     """f(x), and y at a pole of f; it can be differentiated where it is not ``unused``."""
     pole = ~jnp.isfinite(lax.stop_gradient(f(lax.stop_gradient(x))))
-    return jnp.where(pole, y, f(jnp.where(unused | pole, _ORDINARY, x)))
+    return jnp.where(pole, lax.stop_gradient(y), f(jnp.where(unused | pole, _ORDINARY, x)))
 
 
 _ORDINARY = 0.5
