@@ -133,6 +133,7 @@ def shares(a: float) -> dict[str, np.ndarray]:
 
 WORKED = ((3.0, 1.0), (0.0, 2.0))  # two values, and the same at the baseline: the order changes
 BETA = 30.0
+ONES = np.ones(2)  # closed over: a layer to jaxrel, which does not look at its numbers
 HARD = 100.0  # more, and the shares exp(-beta |d|) leave float64
 
 
@@ -162,7 +163,7 @@ def two_ways(seed: int, count: int) -> dict[str, np.ndarray]:
         return (a + b) / 2 + jnp.abs(a - b) / 2
 
     def by_steps(v: jax.Array) -> jax.Array:
-        return jnp.log(jnp.exp(BETA * v) @ jnp.ones(2)) / BETA  # three steps to jaxrel
+        return jnp.log(jnp.exp(BETA * v) @ ONES) / BETA  # three steps to jaxrel
 
     def whole(v: jax.Array) -> jax.Array:
         return jax.scipy.special.logsumexp(HARD * v, axis=-1) / HARD  # one step

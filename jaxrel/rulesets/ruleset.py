@@ -33,7 +33,8 @@ class RuleSet:
       maximum: max or min of several live values: pools, reductions, sorting.
       product: of two live values: gates, attention.
       quotient: by a live value.
-      normalization: scaling by a statistic of the value itself: layer, RMS, group norm.
+      normalization: scaling by a statistic of the value itself: layer, RMS, group norm. What makes
+        the statistic (squares, means, a root) are steps of their own kinds.
       softmax: attention weights, logsumexp.
       sum: of two live values: residual connections.
       linear: everything else that is linear.

@@ -61,6 +61,8 @@ def test_other_sizes_and_class_counts_are_possible():
 
 
 def test_the_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.efficientnet.read_state_dict", lambda path: {"fc": np.ones(3)})
+    monkeypatch.setattr(
+        "experiments.networks.efficientnet.read_state_dict", lambda path: {"fc": np.ones(3)}
+    )
     with pytest.raises(ValueError, match="not a checkpoint of EfficientNet-Lite0"):
         load_variables(tmp_path)
