@@ -164,7 +164,7 @@ def examine(
     book = _Book()
     for leaves in points:
         walk(plan, leaves, _Claims(chosen, book))
-        _gradient(whole or plan, leaves, {} if whole else chosen, book)
+        _gradient(whole or plan, leaves, Assignment() if whole else chosen, book)
     return book.report()
 
 
