@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from .. import _compat
-from .._plan.affine import is_arithmetic, is_contractionless
+from .._plan.affine import is_arithmetic
+from .._plan.facts import is_contractionless
 from .._plan.graph import Node
 from .._plan.primitives import ALL, of
 from .._plan.steps import Step

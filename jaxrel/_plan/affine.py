@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-from .facts import is_operator
+from .facts import is_contractionless, is_operator
 from .functions import is_linear_in
 from .graph import Node
 from .known import Known
@@ -76,11 +76,6 @@ def is_arithmetic(node: Node) -> bool:
     return is_contractionless(node) or (
         row.elementwise and row.signed and not row.moves and node.name != "select_n"
     )
-
-
-def is_contractionless(node: Node) -> bool:
-    """Tells whether a contraction is none: ``einsum("bd,d->bd")``."""
-    return node.name == "dot_general" and not node.eqn.params["dimension_numbers"][0][0]
 
 
 def _next(known: Known, readers: Readers, index: int, taken: set[int]) -> int | None:

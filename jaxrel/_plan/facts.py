@@ -163,14 +163,12 @@ def is_operator(known: Known, node: Node) -> bool:
     constant = [v for v in node.operands if not known.facts[v].depends]
     if not constant or not of(node.name).contraction:
         return False
-    return all(known.facts[v].made for v in constant) or is_scale(known, node)
+    return all(known.facts[v].made for v in constant) or is_contractionless(node)
 
 
-def is_scale(known: Known, node: Node) -> bool:
-    """Tells whether a contraction of two operands mixes no elements."""
-    if node.name == "dot_general":
-        return not node.eqn.params["dimension_numbers"][0][0]
-    return False
+def is_contractionless(node: Node) -> bool:
+    """Tells whether a contraction is none, and mixes no elements: ``einsum("bd,d->bd")``."""
+    return node.name == "dot_general" and not node.eqn.params["dimension_numbers"][0][0]
 
 
 def _is_nonneg(known: Known, node: Node, values: Sequence[int]) -> bool:

@@ -315,7 +315,6 @@ STRUCTURAL = _names(lambda row: row.moves)
 LINEAR = _names(lambda row: row.linear == (ALL,)) - {"add", "sub"}
 SUM = frozenset({"add", "sub"})
 MATMUL = {name: row.contraction for name, row in TABLE.items() if row.contraction}
-SOLVES = _names(lambda row: row.solves is not None)
 DISCRETE = _names(lambda row: row.discrete)
 ELEMENTWISE = _names(
     lambda r: r.elementwise and not (r.unary or r.linear or r.bilinear or r.discrete)
@@ -334,4 +333,3 @@ ACTIVATIONS = frozenset(
 """No primitives, but functions of ``jax.nn`` that carry their name into a jaxpr."""
 AFFINE = frozenset("add sub mul div neg".split())
 SCATTER_MAX = _names(lambda row: row.picks == "scatter")
-ODD = _names(lambda row: row.unary and row.zero == 0 and not row.dead)
