@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from .. import _compat
 from .._call.arguments import Arguments, SplitOutput, check_output
 from .._call.baseline import Baseline, read_baseline
-from .._call.layers import leaf_paths, named_modules, reachable
+from .._call.layers import leaf_paths
+from .._call.modules import named_modules, own_scope
 from .._plan import Plan, build_plan
+from .._plan.layers import placed
 from .._plan.primitives import of
 from .._plan.steps import INPUT
 from .._plan.stopped import stopped
@@ -52,11 +54,16 @@ def trace(
     call.check()
     names = leaf_paths(call.fun, call.args, call.kwargs)
     output = SplitOutput()
-    with named_modules((*reachable(call.fun), *call.args)) as models:
-        jaxpr = jax.make_jaxpr(lambda *leaves: output.split(call(leaves)))(*call.leaves)
+
+    def run(*leaves: Any) -> Any:
+        with own_scope(call.fun):
+            return output.split(call(leaves))
+
+    with named_modules(call.fun, call.args) as models:
+        jaxpr = jax.make_jaxpr(run)(*call.leaves)
 
     def read(through: frozenset[int] = frozenset()) -> Plan:
-        return build_plan(
+        built = build_plan(
             jaxpr,
             [INPUT for _ in call.leaves],
             names=names,
@@ -65,7 +72,8 @@ def trace(
             fold=rules.fold,
             parts=rules.parts,
             through=through,
-        ).plan
+        )
+        return placed(built.plan)
 
     plan = read()
     if compared and not rules.is_gradient and (behind := stopped(plan)):

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from . import paths
 from .affine import find_affine, find_pools, find_scales
 from .checkpoints import checkpointed
 from .facts import Nested, find_facts, is_operator
@@ -241,7 +240,8 @@ def _step(known: Known, group: Group, bodies: tuple[Plan, ...]) -> Step:
         variant=group.variant,
         operation=operation,
         names=names,
-        path=_path(known, group, nodes, operands),
+        path=nodes[0].layer,
+        origin=() if group.kind == "control" else _origin(known, operands),
         nodes=nodes,
         operands=operands,
         live=live,
@@ -258,6 +258,11 @@ def _step(known: Known, group: Group, bodies: tuple[Plan, ...]) -> Step:
     )
 
 
+def _origin(known: Known, operands: Sequence[int]) -> Path:
+    """Path of the first parameter leaf among operands that has a name."""
+    return next((origin for v in operands if (origin := known.facts[v].origin)), ())
+
+
 def _operands(known: Known, group: Group, nodes: Sequence[Node]):
     """Value numbers a step reads and which of them are live.
 
@@ -270,12 +275,3 @@ def _operands(known: Known, group: Group, nodes: Sequence[Node]):
     outside = dict.fromkeys(v for node in nodes for v in node.operands if v not in made)
     constants = [v for v in outside if v not in group.live]
     return (*group.live, *constants), tuple(range(len(group.live)))
-
-
-def _path(known: Known, group: Group, nodes: tuple[Node, ...], operands: Sequence[int]) -> Path:
-    """Layer path by the modules' scopes, else by the parameter leaf that feeds the step."""
-    scoped = nodes[0].layer
-    if group.kind == "matmul":
-        origins = [known.facts[v].origin for v in operands if known.facts[v].origin]
-        return paths.prefer(scoped, origins)
-    return scoped

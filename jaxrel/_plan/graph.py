@@ -204,7 +204,7 @@ class _Flattener:
 
         for eqn in jaxpr.eqns:
             operands = tuple(read(atom) for atom in eqn.invars)
-            where = path + _compat.scopes(eqn)
+            where = path + _marked(_compat.scopes(eqn), calls)
             if _unfolds(eqn):
                 body, body_consts = _compat.open_jaxpr(eqn.params[of(eqn.primitive.name).body])
                 call = Call(str(eqn.params.get("name", "")), next(self.call_numbers), eqn)
@@ -216,6 +216,14 @@ class _Flattener:
                 results = self.node(eqn, operands, where, calls)
             env.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
+
+
+def _marked(scopes: Path, calls: tuple[Call, ...]) -> Path:
+    """Scopes of modules of unknown place told apart: ``jit`` may have traced one for many calls."""
+    if not calls or not any(name.startswith("?") for name in scopes):
+        return scopes
+    number = calls[-1].number
+    return tuple(f"{name}@{number}" if name.startswith("?") else name for name in scopes)
 
 
 def _key(eqn: Any, operands: tuple[int, ...]) -> Any:

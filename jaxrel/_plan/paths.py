@@ -1,15 +1,15 @@
 """Layer paths: what a module is called from the outside.
 
 jaxprs carry ``named_scope`` names. linen and haiku open a scope for every module, equinox one by
-class name, nnx none; :mod:`jaxrel._call.layers` opens them for nnx and names the leaves of equinox
-modules. Here the raw stack of scopes is made into the path of the parameters:
-``("Net", "Net.encode", "blocks_0", "Dense_0")`` is ``("blocks_0", "Dense_0")``.
+class name, nnx none; :mod:`jaxrel._call.modules` opens them for nnx and equinox. Here the raw stack
+of scopes is made into the path of the parameters: ``("Net", "Net.encode", "blocks_0", "Dense_0")``
+is ``("blocks_0", "Dense_0")``.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 Path = tuple[str, ...]
 
@@ -25,13 +25,22 @@ def normalise(scopes: Path, roots: frozenset[str] = frozenset()) -> Path:
       scopes: names from the outside in.
       roots: names of the models that were called as the program was traced.
     """
-    entries = [part for scope in scopes for part in scope.split("/") if part not in ("", "~")]
-    entries = [e for e in entries if "->" not in e and not e.startswith(("eqx.", "_", "<"))]
+    entries = [part for part in _entries(scopes) if part != "~"]
     root = entries[0].split(".")[0] if entries else ""
     if root in roots:
         while entries and entries[0].split(".")[0] == root:
             entries = entries[1:]
     return tuple(name for i in range(len(entries)) if (name := _module(entries, i)))
+
+
+def is_scoped(scopes: Path) -> bool:
+    """Tells whether there is a scope of a module around, if only that of the whole model."""
+    return any(True for _ in _entries(scopes))
+
+
+def _entries(scopes: Path) -> Iterator[str]:
+    parts = (part for scope in scopes for part in scope.split("/") if part)
+    return (p for p in parts if "->" not in p and not p.startswith(("eqx.", "_", "<")))
 
 
 def _module(entries: Sequence[str], index: int) -> str:
@@ -41,15 +50,13 @@ def _module(entries: Sequence[str], index: int) -> str:
     return "" if dot and head in beside else head
 
 
-def prefer(scoped: Path, origins: Sequence[Path]) -> Path:
+def prefer(scoped: Path, layer: Path) -> Path:
     """Chooses between the path by scopes and the layer of a parameter leaf.
 
     Args:
       scoped: path by scopes; empty where the framework opens none.
-      origins: layers of the parameter leaves that feed the step, ``("layers", "0")``.
+      layer: that of the parameter leaf that feeds the step, ``("layers", "0")``; empty: not known.
     """
-    if not origins or not origins[0]:
-        return scoped
-    layer = origins[0]
     # a linen root that was given a name of its own stands before the parameters' path
-    return layer if not scoped or scoped[-len(layer) :] == layer else scoped
+    holds = scoped[-len(layer) :] == layer or layer[: len(scoped)] == scoped
+    return layer if layer and holds else scoped

@@ -110,7 +110,8 @@ class Step:
         ``decomposition`` or ``solve`` (other), or ``""``.
       operation: how a person would name it, ``silu`` or ``dot_general+add``.
       names: primitive and call names by which a rule set may match it.
-      path: layer path, normalised.
+      path: layer path; by scopes alone until :mod:`jaxrel._plan.layers` has seen the plan.
+      origin: path of the parameter leaf that it reads, where that has a name.
       nodes: what is executed, in order.
       operands: value numbers read; of a node on its own those of its equation, in order.
       live: positions of the live operands in ``operands``, in the order rules see them.
@@ -131,6 +132,7 @@ class Step:
     operands: tuple[int, ...]
     live: tuple[int, ...]
     results: tuple[int, ...]
+    origin: Path = ()
     first: bool = False
     nonneg: tuple[bool, ...] = ()
     homogeneous: bool = False
