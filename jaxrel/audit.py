@@ -34,6 +34,7 @@ from ._execute.explanation import Explanation, explain
 from ._execute.rounding import is_rounded
 from ._execute.taps import Key, Probes, sum_type
 from ._plan.steps import Step
+from ._show.tables import Sheet
 from .api import Rules, default_rules
 from .errors import RuleError
 from .rules import Gradient
@@ -92,7 +93,9 @@ class Account(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """The books of an explanation; a pytree, so it can be made under ``jit``. Printed, a table.
+    """The books of an explanation; a pytree, so it can be made under ``jit``.
+
+    Printed or in a notebook it is a table.
 
     Attributes:
       value: sum of the function's value.
@@ -139,24 +142,21 @@ class Audit:
 
     def __str__(self) -> str:
         """A table of the steps and the total."""
+        return self._sheet().text()
+
+    def _repr_html_(self) -> str:
+        return self._sheet().html()
+
+    def _sheet(self) -> Sheet:
         names = ("path", "kind", "operation", "rule", *_COLUMNS)
         names = names if any(label.rounded for label in self.labels) else names[:-1]
         rows = [
             (label.path or "-", label.kind, label.operation, label.rule, *_numbers(account))
             for label, account in zip(self.labels, self.steps(), strict=True)
         ]
-        rows.append(("total", "", "", "", *_numbers(self.total())))
-        rows = [row[: len(names)] for row in rows]
-        widths = [max(len(row[k]) for row in (names, *rows)) for k in range(len(names))]
-        lines = [
-            "  ".join(
-                f"{cell:<{w}}" if k < 4 else f"{cell:>{w}}"
-                for k, (cell, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in (names, *rows)
-        ]
-        rule = "  ".join("-" * w for w in widths)
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        total = ("total", "", "", "", *_numbers(self.total()))
+        shown = len(names)
+        return Sheet(names, [row[:shown] for row in rows], total[:shown], words=4)
 
 
 def _account(label: Label, amounts: Any, rounding: Any) -> Account:

@@ -32,6 +32,7 @@ from ._execute.explanation import trace
 from ._execute.step import run_nodes, view_of
 from ._execute.walk import Env, live_values, walk
 from ._plan.steps import Plan, Step
+from ._show.tables import Sheet
 from .api import Rules, default_rules
 from .rulesets.assign import Assignment, assign
 from .rulesets.presets import preset
@@ -92,13 +93,8 @@ class Verification:
             (f.path or "-", f.kind, f.operation, f.claim, f"{f.error:.2g}", f.source or "-")
             for f in self.findings
         ]
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = [
-            "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
-            for row in (head, tuple("-" * w for w in widths), *rows)
-        ]
         wrong = f"{len(rows)} of {self.claims} claims of {self.steps} steps do not hold"
-        return "\n".join([*lines, wrong])
+        return f"{Sheet(head, rows).text()}\n{wrong}"
 
 
 def verify(

@@ -16,12 +16,13 @@ ROOT = pathlib.Path(jaxrel.__file__).parent
 BELOW = {  # what each room may import, besides itself
     "_compat": set(),
     "errors": set(),
-    "_plan": {"_compat", "errors"},
+    "_show": set(),
+    "_plan": {"_compat", "errors", "_show"},
     "rules": {"_compat"},
-    "rulesets": {"_compat", "errors", "_plan", "rules"},
+    "rulesets": {"_compat", "errors", "_plan", "_show", "rules"},
     "_call": {"_compat", "errors"},
     "_execute": {"_compat", "errors", "_call", "_plan", "rules", "rulesets"},
-    "plot": {"errors"},
+    "plot": {"errors", "_show"},
 }
 BELOW["api"] = {*BELOW}
 BELOW["around"] = {"_compat", "_call"}

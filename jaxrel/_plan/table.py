@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from .._show.tables import Cells, Group, Sheet
 from .steps import Plan, Step
 
 
@@ -31,7 +33,10 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The rows of a plan; printed, a table.
+    """The rows of a plan; printed or in a notebook, a table.
+
+    Steps of a layer that follow each other stand under one heading, with their rules; in a notebook
+    that is a line that opens.
 
     Attributes:
       rows: one for each step.
@@ -54,17 +59,28 @@ class Table:
 
     def __str__(self) -> str:
         """A table with a header."""
-        cells = [("path", "kind", "operation", "shapes", "rule")]
-        cells += [("  " * r.depth + (r.path or "-"), *r[1:5]) for r in self.rows]
-        widths = [max(len(row[k]) for row in cells) for k in range(5)]
-        lines = [
-            "  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ]
-        lines.insert(1, "  ".join("-" * w for w in widths))
-        return "\n".join(lines)
+        return self._sheet().text()
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self._sheet().html()
+
+    def _sheet(self) -> Sheet:
+        runs = itertools.groupby(self.rows, key=lambda row: (row.depth, row.path))
+        head = ("path", "kind", "operation", "shapes", "rule")
+        return Sheet(head, [line for _, run in runs for line in _lines(tuple(run))])
+
+
+def _lines(run: tuple[Row, ...]) -> Iterator[Cells | Group]:
+    """The lines of neighbouring rows of one path: of a layer's several steps, a group."""
+    indent, path = "  " * run[0].depth, run[0].path
+    if path and len(run) > 1:
+        rules = dict.fromkeys(row.rule for row in run if row.rule)
+        heading = (indent + path, f"{len(run)} steps", "", "", ", ".join(rules))
+        yield Group(heading, [(indent, *row[1:5]) for row in run])
+    else:
+        yield from ((indent + (path or "-"), *row[1:5]) for row in run)
 
 
 def _rows(plan: Plan, rule_of: Callable[[Step], str], depth: int) -> Iterator[Row]:

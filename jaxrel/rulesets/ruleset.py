@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 import jax
 
 from .._plan.steps import Step
+from .._show.tables import Sheet
 from ..errors import shown
 from ..rules import Detach, Gradient, Half, PathIntegral, Rule, RuleFunction, Slope
 from . import hints
@@ -133,10 +134,15 @@ class RuleSet:
 
     def __str__(self) -> str:
         """A table: kind or match, rule."""
+        return self._sheet().text()
+
+    def _repr_html_(self) -> str:
+        return self._sheet().html()
+
+    def _sheet(self) -> Sheet:
         rows = [(kind, getattr(self, kind)) for kind in _ROWS]
         rows += [(str(match), rule) for match, rule in self.overrides]
-        width = max(len(name) for name, _ in rows)
-        return "\n".join(f"{name:<{width}}  {describe(rule)}" for name, rule in rows)
+        return Sheet((), [(name, describe(rule)) for name, rule in rows])
 
 
 _ROWS = tuple(field.name for field in dataclasses.fields(RuleSet))[:-4]
