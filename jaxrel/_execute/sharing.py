@@ -73,8 +73,8 @@ def alike(step: Step, rule: Any = None) -> Like | None:
 
 def placeless(step: Step) -> Step:
     """The step without what tells where it stands, so that it can be kept."""
-    nodes = tuple(dataclasses.replace(node, path=(), calls=()) for node in step.nodes)
-    return dataclasses.replace(step, nodes=nodes, path=())
+    nodes = tuple(dataclasses.replace(node, path=(), layer=(), calls=()) for node in step.nodes)
+    return dataclasses.replace(step, nodes=nodes, path=(), origin=())
 
 
 def shared(
@@ -157,7 +157,7 @@ _VALUES = (
 )
 """Types, beside those of Python, whose objects are told by what they say."""
 
-_FOR_PEOPLE = frozenset("operation names path shapes first".split())
+_FOR_PEOPLE = frozenset("operation names path origin shapes first".split())
 """Fields of a step that no rule sees."""
 
 _IN_WIRING = frozenset("nodes operands results shares".split())

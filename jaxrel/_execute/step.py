@@ -274,6 +274,7 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         factor=None if step.linear_read is None else lambda x: _factor(step, values, x),
         nonneg=step.nonneg,
         homogeneous=step.homogeneous,
+        begins=step.begins,
         selection=selection_of(eqn) if selects else None,
         quotient=step.kind in ("quotient", "normalization"),
         power=step.power,

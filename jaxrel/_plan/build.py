@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .affine import find_affine, find_pools, find_scales
+from .chains import beginning
 from .checkpoints import checkpointed
 from .facts import Nested, find_facts, is_operator
 from .functions import (
@@ -87,7 +88,7 @@ def build_plan(
         graph, inputs, lambda node, facts: plan_bodies(node, facts, build, seen), names, discrete
     )
     groups = _Groups(known, graph.outputs[:explained], bodies, fold, parts)
-    steps = [_step(known, group, bodies.get(i, ())) for i, group in groups.used()]
+    steps = [_step(groups, group, bodies.get(i, ())) for i, group in groups.used()]
     outputs = [known.facts[value] for value in graph.outputs]
     plan = Plan(
         steps=tuple(checkpointed(known, steps, graph.outputs)),
@@ -114,10 +115,10 @@ class _Groups:
         parts: bool,
     ):
         self.known, self.goals, self.bodies, self.parts = known, goals, bodies, parts
+        self.readers = readers = Readers(known, [v for v in goals if known.facts[v].live])
         self.activations = find_activations(known)
         self.found: dict[int, Group | None] = {}
         self.later: dict[int, Group] = {}
-        readers = Readers(known, [v for v in goals if known.facts[v].live])
         # what comes after a matmul belongs to it unless it is part of a group that is really used
         used = [group for _, group in self.used() if len(group.nodes) > 1]
         taken = {index for group in used for index in group.nodes}
@@ -229,7 +230,8 @@ class _Groups:
         return Group(kind, (index,), (), variant, homogeneous)
 
 
-def _step(known: Known, group: Group, bodies: tuple[Plan, ...]) -> Step:
+def _step(groups: _Groups, group: Group, bodies: tuple[Plan, ...]) -> Step:
+    known = groups.known
     nodes = tuple(known.nodes[index] for index in group.nodes)
     last = nodes[-1]
     operands, live = _operands(known, group, nodes)
@@ -253,6 +255,9 @@ def _step(known: Known, group: Group, bodies: tuple[Plan, ...]) -> Step:
         power=group.power,
         shares=group.shares,
         by_value=group.by_value,
+        begins=beginning(known, groups.readers, live_values[0], last.results[0])
+        if group.kind == "nonlinearity"
+        else 1,
         bodies=bodies if group.kind == "control" else (),
         shapes=(known.shapes(live_values), known.shapes(last.results)),
     )

@@ -119,6 +119,7 @@ class Step:
       first: a matmul that reads an explained input through no other layer.
       nonneg: for each live operand whether it is known to be >= 0.
       homogeneous, linear_read, power, shares, by_value: see :class:`Group`.
+      begins: of a nonlinearity, see :func:`jaxrel._plan.chains.beginning`.
       bodies: nested plans of a control step.
       shapes: shapes of the live operands and of the results, for people.
     """
@@ -140,6 +141,7 @@ class Step:
     power: float = 1.0
     shares: Shares | None = None
     by_value: bool = False
+    begins: int = 1
     bodies: tuple[Plan, ...] = ()
     shapes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 

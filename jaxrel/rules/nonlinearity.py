@@ -151,13 +151,16 @@ class GuidedRelu(Rule):
     """m_x = max(f'(x) m, 0): guided backpropagation (Springenberg et al. 2015).
 
     For relu that is [x > 0] max(m, 0), in whatever way it is written; through a sigmoid it is
-    p (1 - p) times what comes to it.
+    p (1 - p) times what comes to it. Elementwise functions that follow each other, exp(-relu(x)),
+    are one f; and -min(-x, 0) is relu.
     """
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
         (sent,) = view.vjp(m)
-        return jnp.maximum(sent, 0)
+        if view.begins == 0:
+            return sent
+        return jnp.maximum(sent, 0) if view.begins > 0 else jnp.minimum(sent, 0)
 
 
 @rule("nonlinearity")

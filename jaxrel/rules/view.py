@@ -30,6 +30,8 @@ class View:
       factor: for a nonlinearity of the form f(x) = x g(x) (gelu, silu ...) g; else None.
       nonneg: for each input whether it is known to be >= 0.
       homogeneous: for a nonlinearity whether f(c x) = c f(x) for every c > 0.
+      begins: of a nonlinearity, 1: it is the first of a chain of elementwise functions, which is
+        one activation; 0: another comes before it; -1: the first of a mirrored chain, -f(-x).
       quotient: whether the step divides its first input by its second, or by a power of it; a
         normalization does.
       power: the power of the second input that is divided by.
@@ -55,6 +57,7 @@ class View:
     factor: Callable[[jax.Array], jax.Array] | None = None
     nonneg: tuple[bool, ...] = ()
     homogeneous: bool = False
+    begins: int = 1
     quotient: bool = False
     power: float = 1.0
     rounded: bool = False

@@ -76,6 +76,17 @@ RELUS = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
     "falling": lambda z: 1 / (1 + jax.nn.relu(z)),
+    "mirrored": lambda z: -jnp.minimum(-z, 0),
+    "mirrored and scaled": lambda z: jnp.minimum(z / -2, 0) * -3 + 1,
+    "mirrored about 1": lambda z: 1 - jax.nn.relu(1 - z),
+    "mirrored log sigmoid": lambda z: -jax.nn.log_sigmoid(-z),
+    "mirrored chain": lambda z: -jnp.tanh(jnp.exp(jnp.minimum(-z, 0))),
+    "falling exponential": lambda z: jnp.exp(-jax.nn.relu(z)),
+    "Gaussian": lambda z: jnp.exp(-(z**2) / 2),
+    "hat": lambda z: jax.nn.relu(1 - jnp.abs(z)),
+    "cosine of relu": lambda z: jnp.cos(jax.nn.relu(2 * z)),
+    "tanh of a square": lambda z: jnp.tanh(z**2),
+    "of another": lambda z: jnp.sin(jax.nn.silu(z) + 0.5),
 }
 
 
@@ -86,6 +97,31 @@ def test_guided_backprop_keeps_what_is_positive_of_the_gradient(name):
     _, pullback = jax.vjp(act, X @ W)
     expected = jnp.maximum(pullback(head)[0], 0) @ W.T
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_guided_backprop_leaves_the_sign_of_a_layer_to_the_layer():
+    """A minus before the activation alone, or between layers, is that of the weights."""
+    head = jnp.array([1.0, -2.0, 0.5])
+    c = jnp.array([0.1, -0.3, 0.2])
+    pairs = [
+        (lambda x: jax.nn.relu(-(x @ W)) @ head, lambda x: jax.nn.relu(x @ -W) @ head),
+        (lambda x: jax.nn.relu(c - x @ W) @ head, lambda x: jax.nn.relu(x @ -W + c) @ head),
+        (lambda x: -jax.nn.relu(x @ W) @ head, lambda x: jax.nn.relu(x @ W) @ -head),
+        (lambda x: -jax.nn.relu(x @ -W) @ head, lambda x: jax.nn.relu(x @ -W) @ -head),
+    ]
+    for fun, same in pairs:
+        found, expected = multipliers(fun, "guided_backprop"), multipliers(same, "guided_backprop")
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_guided_backprop_rectifies_again_after_a_layer():
+    """Also after one that is diagonal."""
+    scale, head = jnp.array([1.0, -0.5, 2.0]), jnp.array([1.0, -2.0, 0.5])
+    fun = lambda x: jax.nn.relu(jax.nn.relu(x @ W) * scale + 1) @ head  # noqa: E731
+    z = X @ W
+    second = jnp.maximum(head * (jax.nn.relu(z) * scale + 1 > 0), 0)
+    first = jnp.maximum(second * scale * (z > 0), 0)
+    np.testing.assert_allclose(multipliers(fun, "guided_backprop"), first @ W.T, rtol=1e-12)
 
 
 @pytest.mark.parametrize("preset", ["guided_backprop", "deconvnet"])
