@@ -87,24 +87,35 @@ def is_unspecified(sharding: Any) -> bool:
 def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """Executes one equation on other operands, in its own context, and returns all results."""
     primitive = eqn.primitive
-    if primitive.name == "pvary" and _varying(operands[0]).issuperset(eqn.params["axes"]):
-        return list(operands)
-    operands = _varying_as_before(eqn, operands)
+    if primitive.name == "pvary":
+        return [_vary(operands[0], frozenset(eqn.params["axes"]) - _varying(operands[0]))]
+    operands = _varying_together(eqn, operands)
     with eqn.ctx.manager:
         out = primitive.bind(*operands, **primitive.get_bind_params(eqn.params))
     return list(out) if primitive.multiple_results else [out]
 
 
-def _varying_as_before(eqn: JaxprEqn, operands: Sequence[Any]) -> Sequence[Any]:
+def _varying_together(eqn: JaxprEqn, operands: Sequence[Any]) -> Sequence[Any]:
     """Operands that vary over the mesh axes within ``shard_map`` that the equation's own did.
 
-    Others in their places (zeros, ones, bounds of a rule) need not, and jax lets no two mix.
+    Others in their places (zeros, ones, bounds of a rule) need not, and jax lets no two mix: each
+    varies over what any other does, but for those of calls, and of sums over the mesh itself.
     """
-    before = [_axes_of(atom.aval) for atom in eqn.invars]
-    if not any(before):
+    axes = [_axes_of(atom.aval) for atom in eqn.invars]
+    if not _is_call(eqn) and not _names_axes(eqn):
+        axes = [frozenset[str]().union(*axes, *map(_varying, operands))] * len(operands)
+    if not any(axes):
         return operands
-    pairs = zip(operands, before, strict=True)
-    return [x if axes <= _varying(x) else _vary(x, axes - _varying(x)) for x, axes in pairs]
+    return [_vary(x, over - _varying(x)) for x, over in zip(operands, axes, strict=True)]
+
+
+def _is_call(eqn: JaxprEqn) -> bool:
+    return any(map(is_jaxpr, jax.tree.leaves(eqn.params, is_leaf=is_jaxpr)))
+
+
+def _names_axes(eqn: JaxprEqn) -> bool:
+    axes = eqn.params.get("axis_name", eqn.params.get("axes", ()))
+    return any(isinstance(name, str) for name in jax.tree.leaves(axes))
 
 
 def _vary(x: Any, axes: frozenset[str]) -> Any:
@@ -259,14 +270,11 @@ def is_of_jax(eqn: JaxprEqn) -> bool:
     return _OF_JAX in str(open_jaxpr(call_jaxpr(eqn))[0].debug_info.func_src_info)
 
 
-def trace_on(fun: Any, avals: Sequence[Any]) -> Jaxpr | None:
+def trace_on(fun: Any, avals: Sequence[Any]) -> Jaxpr:
     """Traces ``fun`` to a jaxpr on values of these shapes and dtypes.
 
-    Returns:
-      None where more than that would have to be known: manual mesh axes, shardings.
+    Which mesh axes they vary over within ``shard_map`` shows when an equation is bound.
     """
-    if any(getattr(getattr(aval, "mat", None), "varying", ()) for aval in avals):
-        return None
     shapes = [
         jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=getattr(a, "weak_type", False))
         for a in avals

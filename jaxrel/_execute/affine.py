@@ -189,7 +189,8 @@ def _scale(first, chain, env, live: int, shape: tuple[int, ...], dtype: Any) -> 
             value = node.results[0]
         return u
 
-    out, pullback = jax.vjp(scaled, wide(jnp.ones(small, first.eqn.outvars[0].aval.dtype)))
+    ones = wide(jnp.ones(small, first.eqn.outvars[0].aval.dtype))
+    out, pullback = jax.vjp(scaled, _compat.vary_like(ones, *env.values()))
     (scale,) = pullback(jnp.ones_like(out))
     order = sorted(places, key=lambda d: places[d])
     rest = [d for d in range(rank) if d not in places]

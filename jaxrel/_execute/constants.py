@@ -129,7 +129,8 @@ def _keeps(node: Node) -> bool:
     """Tells whether all of a constant goes through a node, and it is still the same one."""
     size = max(math.prod(node.eqn.invars[0].aval.shape), 1)
     row = of(node.name)
-    return row.moves and not row.fills and math.prod(node.eqn.outvars[0].aval.shape) >= size
+    whole = row.moves and not row.fills and not row.over_mesh
+    return whole and math.prod(node.eqn.outvars[0].aval.shape) >= size
 
 
 def _of_plan(

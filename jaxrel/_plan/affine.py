@@ -114,7 +114,7 @@ def _after(known: Known, node: Node, value: int, channels: Channels) -> tuple[Ch
     row = of(node.name)
     same_shape = known.shape(value) == known.shape(node.results[0])
     if row.over_mesh:
-        return channels, channels is not None
+        return _over_mesh(node, channels)
     if known.is_same(node):
         return channels, True
     if node.name == "transpose":
@@ -138,6 +138,25 @@ def _after(known: Known, node: Node, value: int, channels: Channels) -> tuple[Ch
     along = all(size == 1 or own for size, own in zip(shape, channels, strict=False))
     fits = math.prod(shape) == 1 or (len(shape) == len(channels) and along)
     return channels, fits and same_shape
+
+
+def _over_mesh(node: Node, channels: Channels) -> tuple[Channels, bool]:
+    """A sum over devices, or a row of what they have: of another length along one dimension.
+
+    A device has no weights for what others have along it, so no scale fits there.
+    """
+    params = node.eqn.params
+    dimension = params.get("all_gather_dimension", params.get("scatter_dimension"))
+    if channels is None or dimension is None:
+        return channels, dimension is not None or "axes" in params
+    changed = list(channels)
+    if params["tiled"]:
+        changed[dimension] = False
+    elif "all_gather_dimension" in params:
+        changed.insert(dimension, False)
+    else:
+        del changed[dimension]
+    return changed, True
 
 
 def _scaled_by_contraction(known: Known, node: Node, position: int, channels: list[bool]):

@@ -154,11 +154,9 @@ class Known:
         """
         while value not in self.graph.constants:
             node = self.node(value)
-            if node is None or node.name not in (
-                "broadcast_in_dim",
-                "convert_element_type",
-                "copy",
-            ):
+            if node is None or len(node.operands) != 1 or not of(node.name).moves:
+                return None
+            if of(node.name).fills:
                 return None
             value = node.operands[0]
         content = self.graph.constants[value]

@@ -47,7 +47,7 @@ class Primitive:
       sign: ``">=0"``: the result is >= 0; ``"keeps"``: it is where all float operands are;
         ``"first"``: where the first is; ``"any"``: where one of them is.
       sums: it adds up elements of its operand along the axes in ``params["axes"]``.
-      over_mesh: these are named axes of a mesh.
+      over_mesh: it adds up, or moves, values of several devices: along named axes of a mesh.
       picks: it gives the largest, or the smallest, of several; the variant of ``maximum``.
       solves: position of b in A y = b; ``ALL``: told by the equation.
       factors: a product of elements of one value, or of that and another: a polynomial.
@@ -147,11 +147,11 @@ _rows("dynamic_slice", **_ONE)
 _rows("gather", **_ONE, fills=("fill_value",))
 _rows("dynamic_update_slice scatter", linear=(ALL,), signed=True, sign="keeps")
 _rows(
-    "all_gather all_gather_invariant all_gather_reduced all_to_all pbroadcast ppermute "
-    "ragged_all_to_all pbroadcast_dynamic",
-    linear=(ALL,),
-    signed=True,
+    "all_gather all_gather_invariant all_gather_reduced all_to_all pbroadcast",
+    **_ONE,
+    over_mesh=True,
 )
+_rows("ppermute ragged_all_to_all pbroadcast_dynamic", linear=(ALL,), signed=True)
 _rows("select_n", linear=(ALL,), signed=True, elementwise=True, sign="keeps")
 
 # ------------------------------------------------------------------------------------ sums, linear
@@ -173,7 +173,7 @@ _rows(
     sign="keeps",
 )
 _rows("psum2 unreduced_psum", linear=(ALL,), signed=True, sums=True, over_mesh=True, sign="keeps")
-_rows("reduce_scatter unreduced_reduce_scatter", linear=(ALL,), signed=True)
+_rows("reduce_scatter unreduced_reduce_scatter", linear=(ALL,), signed=True, over_mesh=True)
 _rows("scatter-add", linear=(ALL,), signed=True, sign="keeps")
 _rows("scatter-sub", linear=(ALL,), signed=True, negated=(2,))
 _rows(

@@ -73,8 +73,6 @@ def _broadcast(known: Known, node: Node, live: int) -> list[Node] | None:
     assert shape is not None and wanted is not None
     axes = range(len(wanted) - len(shape), len(wanted))
     jaxpr = _compat.trace_on(lambda x: lax.broadcast_in_dim(x, wanted, axes), [graph.avals[value]])
-    if jaxpr is None:
-        return None
     nodes, (larger,) = graph.splice(jaxpr, [value], node.path, node.calls)
     operands = tuple(larger if k == live else v for k, v in enumerate(node.operands))
     return [*nodes, dataclasses.replace(node, operands=operands)]
@@ -87,16 +85,12 @@ def _spliced(
     graph = known.graph
     avals = [graph.avals[v] for v in operands]
     jaxpr = _compat.trace_on(usual, avals)
-    if jaxpr is None:
-        return None
     result = graph.avals[node.results[0]]
     nodes, (other,) = graph.splice(jaxpr, operands, node.path, node.calls)
     if graph.avals[other].shape != result.shape or graph.avals[other].dtype != result.dtype:
         return None
     (value,) = (graph.flattener.number(result),)
     last = _compat.trace_on(stand_in, [result, result])
-    if last is None:
-        return None
     (eqn,) = _compat.open_jaxpr(last)[0].eqns
     original = dataclasses.replace(node, results=(value,))
     end = dataclasses.replace(
