@@ -1,10 +1,12 @@
-"""What pictures share: matplotlib, imported when it is needed; free axes; titles in lines."""
+"""What pictures share: numbers; matplotlib, when it is needed; free axes; titles in lines."""
 
 from __future__ import annotations
 
 import importlib
 import textwrap
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +26,24 @@ def matplotlib_module(module: str) -> Any:
     except ImportError as error:
         message = 'jaxrel.plot draws with matplotlib: pip install "jaxrel[plot]"'
         raise ImportError(message) from error
+
+
+def real_numbers(name: str, values: Any) -> np.ndarray:
+    """Finite real numbers as float64, whose sums no longer overflow or round; of any shape.
+
+    Raises:
+      TypeError: they are no real numbers, or a function that would return some.
+      ValueError: one is NaN or infinite.
+    """
+    if callable(values):
+        raise TypeError(f"{name}: expected an array, got a function; draw what it returns.")
+    values = np.asarray(values)
+    if not np.can_cast(values.dtype, np.float64, "same_kind"):
+        raise TypeError(f"{name}: expected real numbers, got {values.dtype}.")
+    values = values.astype(np.float64)
+    if wrong := int((~np.isfinite(values)).sum()):
+        raise ValueError(f"{name}: {wrong} of {values.size} numbers are NaN or infinite.")
+    return values
 
 
 def given_or_free(axes: Axes | None) -> Axes:

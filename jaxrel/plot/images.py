@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .drawing import TITLE, given_or_free, matplotlib_module, width_of, wrapped
+from . import colors
+from .drawing import TITLE, given_or_free, matplotlib_module, real_numbers, width_of, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,7 @@ def heatmap(
     pixels = _pixels(relevance)
     limit = _limit(pixels, percentile, limit)
     axes = given_or_free(axes)
-    drawn = axes.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit, **_MEANS)
+    drawn = axes.imshow(pixels, cmap=colors.NAME, vmin=-limit, vmax=limit, **_MEANS)
     _finish(axes, drawn, limit, colorbar, title)
     return axes
 
@@ -202,20 +203,13 @@ def _is_one(images: Any) -> bool:
 
 
 def _pixels(relevance: Any) -> np.ndarray:
-    """Relevance as float64 (H, W), the channels added, which no longer overflows or rounds."""
-    if callable(relevance):
-        raise TypeError("relevance: expected an array, got a function; draw what it returns.")
-    values = np.asarray(relevance)
-    if not np.can_cast(values.dtype, np.float64, "same_kind"):
-        raise TypeError(f"relevance: expected real numbers, got {values.dtype}.")
+    """Relevance as float64 (H, W), the channels added."""
+    values = real_numbers("relevance", relevance)
     if values.ndim not in (2, 3) or values.size == 0:
         hint = " Draw the examples of a batch one by one, or by grid." if values.ndim == 4 else ""
         raise ValueError(
             f"relevance: expected (H, W) or (H, W, C), got shape {values.shape}.{hint}"
         )
-    values = values.astype(np.float64)
-    if wrong := int((~np.isfinite(values)).sum()):
-        raise ValueError(f"relevance: {wrong} of {values.size} numbers are NaN or infinite.")
     return values if values.ndim == 2 else values.sum(-1)
 
 
