@@ -245,7 +245,7 @@ def summary(
     Returns:
       A function with the signature of ``fun`` (arguments may be ``jax.ShapeDtypeStruct``) that
       returns a :class:`~jaxrel._plan.table.Table`: printed, one line for each step with path, kind,
-      operation, shapes and rule.
+      operation, shapes and rule, those of a layer under one heading; in a notebook that opens.
 
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.

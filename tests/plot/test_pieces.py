@@ -31,7 +31,7 @@ def test_every_tokenizer_gives_the_same_words(family):
 
 
 CASES = {
-    "words": (["the", "cat's", "##", "Ġ"][:3], ["the", "cat's", "##"]),
+    "words": (["the", "cat's", "##"], ["the", "cat's", "##"]),
     "letters": (list("a cat"), list("a cat")),
     "bert": (["[CLS]", "hi", "##s", "[SEP]", "[PAD]"], ["[CLS]", "his", "[SEP]", "[PAD]"]),
     "t5": (["▁hi", "s", "</s>", "<pad>"], ["his", "</s>", "<pad>"]),
