@@ -13,6 +13,7 @@ from . import errors
 from . import rules as rules
 from . import rulesets as rulesets
 from ._call.multipliers import with_multipliers as with_multipliers
+from .api import linear_map as linear_map
 from .api import relevance as relevance
 from .api import relevance_vjp as relevance_vjp
 from .api import rewrite as rewrite
@@ -26,6 +27,9 @@ from .audit import audit as audit
 from .errors import RuleError as RuleError
 from .errors import UnsupportedPrimitive as UnsupportedPrimitive
 from .errors import UnusedMatchWarning as UnusedMatchWarning
+from .inside import Graph as Graph
+from .inside import capture as capture
+from .inside import graph as graph
 from .rules.numerics import Stabilizer as Stabilizer
 from .rulesets import First as First
 from .rulesets import Kind as Kind
@@ -42,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Audit",
     "First",
+    "Graph",
     "Kind",
     "RuleError",
     "RuleSet",
@@ -50,8 +55,11 @@ __all__ = [
     "UnusedMatchWarning",
     "Verification",
     "audit",
+    "capture",
     "expected",
+    "graph",
     "integrated",
+    "linear_map",
     "plot",
     "relevance",
     "relevance_vjp",

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import core as jax_core
+from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
@@ -140,6 +141,11 @@ def vary_like(x: Any, *others: Any) -> Any:
     return _vary(x, frozenset[str]().union(*map(_varying, others)) - _varying(x))
 
 
+def vary_over(x: Any, axes: Sequence[str]) -> Any:
+    """Returns ``x`` as a value that varies over these mesh axes."""
+    return _vary(x, frozenset(axes) - _varying(x))
+
+
 def strong(x: Any) -> Any:
     """``x`` without the weak type that a Python number gives; in value the same."""
     is_weak = getattr(jax.typeof(x), "weak_type", False)
@@ -234,6 +240,21 @@ def shard_map(fun: Any, params: dict[str, Any]) -> Any:
     )
 
 
+def device_axes(eqn: JaxprEqn) -> tuple[str, ...]:
+    """The axes of the mesh that a ``shard_map`` runs over."""
+    manual = eqn.params["newly_manual_axes"]
+    return tuple(name for name in eqn.params["mesh"].axis_names if name in manual)
+
+
+def repeats(eqn: JaxprEqn) -> tuple[int, ...]:
+    """How often what an equation holds is executed: iterations of a loop, devices of a mesh."""
+    if eqn.primitive.name == "scan":
+        return (eqn.params["length"],)
+    if eqn.primitive.name == "shard_map":
+        return tuple(eqn.params["mesh"].shape[name] for name in device_axes(eqn))
+    return ()
+
+
 _CALL_JAXPR = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
@@ -282,10 +303,26 @@ def trace_on(fun: Any, avals: Sequence[Any]) -> Jaxpr:
     return jax.make_jaxpr(fun)(*shapes)
 
 
+def named_identity(aval: Any, name: str) -> JaxprEqn:
+    """Returns an equation that gives what it reads, a value of this type, by a name."""
+    jaxpr = jax.make_jaxpr(lambda x: checkpoint_name(x, name))(np.float32(0))
+    (eqn,) = jaxpr.jaxpr.eqns
+    return eqn.replace(invars=[Var(aval)], outvars=[Var(aval)])
+
+
 def zeros(aval: Any) -> jax.Array:
     """Returns zeros like a value of this type: its sharding, and its mesh axes in ``shard_map``."""
     sharding = aval.sharding if is_explicit(aval) else None
     return _vary(jax.numpy.zeros(aval.shape, aval.dtype, device=sharding), _axes_of(aval))
+
+
+def zeros_behind(rows: Sequence[int], aval: Any, dtype: Any) -> jax.Array:
+    """Returns zeros of a dtype for rows of values of this type, sharded alike."""
+    sharding = None
+    if is_explicit(aval) and not _axes_of(aval):
+        spec = jax.sharding.PartitionSpec(*(None for _ in rows), *aval.sharding.spec)
+        sharding = jax.sharding.NamedSharding(aval.sharding.mesh, spec)
+    return jax.numpy.zeros((*rows, *aval.shape), dtype, device=sharding)
 
 
 def is_explicit(aval: Any) -> bool:

@@ -11,25 +11,28 @@ which matrices, sums and everything else that is linear need no rule at all.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ._call.arguments import Arguments, check_function
 from ._call.averages import count
 from ._call.multipliers import RelevanceFunction, with_multipliers
-from ._execute.blame import by_layer, total
-from ._execute.constants import constants
 from ._execute.evaluate import evaluate
-from ._execute.explanation import explain, trace
+from ._execute.explanation import trace
+from ._execute.inside import read_inside
+from ._execute.pullback import Asked, pull
 from ._plan.steps import Step
 from ._plan.table import Table
-from .rulesets.assign import Assignment, assign
+from .rulesets.assign import assign
 from .rulesets.presets import preset
 from .rulesets.ruleset import RuleSet, describe
 
 Rules = RuleSet | str | None
+Places = str | Sequence[str] | None
 
 
 def relevance(
@@ -41,6 +44,9 @@ def relevance(
     biases: bool | str = False,
     has_aux: bool = False,
     chunk: int = 1,
+    at: Places = None,
+    through: Mapping[str, Any] | None = None,
+    direct: bool = False,
 ) -> RelevanceFunction:
     """Returns a function that explains the value of ``fun`` by its arguments.
 
@@ -71,22 +77,44 @@ def relevance(
         for each iteration, inside ``shard_map`` added up over shards. What belongs to no one
         operand is one number: f(0) of a nonlinearity, the fill of a gather. With rules that
         conserve sum(R) + sum(biases) = f(x). ``"total"``: their sum. Added up in float32 at least.
+        ``"all"``: beside them under ``"implicit"`` what rules create or destroy and stabilisers
+        take, y m - sum x m of every step, one number for each layer path: then the ledger closes
+        for every rule set, sum(R) + sum(jax.tree.leaves(biases)) = f(x), or f(x) - f(x0).
       has_aux: ``fun`` returns ``(array, auxiliary)``.
       chunk: how many of many references are computed at once; memory is that of so many.
+      at: inner values that are explained beside the arguments (in place of them with
+        ``argnums=()``, and arguments may then be integers). A place is a layer path as
+        :func:`summary` prints it, ``"Block_0/Conv_3"``: what the layer gives; with ``":in"``: what
+        it reads; or a name by ``jax.ad_checkpoint.checkpoint_name`` or flax's ``sow`` and
+        ``perturb``. Globs (``"**/Conv_*"``) and sequences mean several. A layer that is called
+        several times has places ``"path#0"``, ``"path#1"``, one that gives several values
+        ``"path:0"``, ``"path:1"``. The function is explained as if it were split there: nothing is
+        read across a place. R = (a - a0) m, where a0 is the value at the ``baseline``; with
+        ``argnums=()`` that is one of all arguments (a tuple, None for one that stays), also of
+        integers: a corrupted input, and relevance is attribution patching.
+      through: conditional relevance: maps places to masks that broadcast to the value. The
+        multiplier is multiplied by the mask there, so only what passes it counts (CRP, Achtibat
+        et al. 2023). Masks are operands: ``vmap`` over them runs the forward pass once.
+      direct: only what passes no other place of ``at`` counts.
 
     Returns:
       A function with the signature of ``fun`` that returns the relevance of the argument (a tuple
       for a sequence of ``argnums``) in its tree, shapes and dtypes, in units of ``fun``'s value;
-      with ``biases`` the pair (relevance, biases) in its place; and with ``has_aux`` the pair of
-      that and auxiliary. It can be jitted, vmapped, differentiated. Its attribute ``multipliers``
-      is the same function of m, of which R is x or x - x0 times as much; for many references it is
-      the mean of theirs (DeepLIFT's multipliers: of hypothetical contributions).
+      with ``at`` the pair of that and of the places' relevance, or the latter alone where
+      ``argnums=()``: an array in the value's own shape and dtype for one place given by its name,
+      else a dictionary by name; inside a scan (or ``shard_map``) with one row for each iteration
+      (device) in front; with ``biases`` the pair (relevance, biases) in its place; and with
+      ``has_aux`` the pair of that and auxiliary. It can be jitted, vmapped, differentiated. Its
+      attribute ``multipliers`` is the same function of m, of which R is x or x - x0 times as much;
+      for many references it is the mean of theirs (DeepLIFT's multipliers: of hypothetical
+      contributions).
 
     Raises:
       TypeError: explained arguments or the value are not floats; ``rules`` is no rule set;
         ``baseline`` is another tree.
       ValueError: ``argnums`` out of range; no such preset; shapes of ``baseline`` do not fit;
-        ``biases`` with a baseline, where constants cancel; ``chunk`` is less than 1.
+        ``biases`` with a baseline, where constants cancel; ``chunk`` is less than 1; no such place,
+        or one that no relevance arrives at; a mask does not fit.
       RuleError: a rule has no formula with a baseline, or none without.
       UnsupportedPrimitive: a step on an explained value has no rule.
 
@@ -96,14 +124,12 @@ def relevance(
       Array([ 0.5, -0.5], dtype=float32)
     """
     check_function("relevance", fun)
-    rule_set = preset(default_rules(rules, baseline))
-    both = value_and_relevance(
-        fun, rules, argnums, baseline=baseline, biases=biases, has_aux=has_aux, chunk=chunk
-    )
+    inside = read_inside(at, through, direct)
+    asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside)
 
     @functools.wraps(fun)
     def relevance_fun(*args: Any, **kwargs: Any) -> Any:
-        out, result = both(*args, **kwargs)
+        out, result = _explained(fun, args, kwargs, argnums, asked)
         return (result, out[1]) if has_aux else result
 
     def multipliers(*args: Any, **kwargs: Any) -> Any:
@@ -112,9 +138,7 @@ def relevance(
                 f"multipliers: with biases={biases!r} part of the relevance goes to biases, which "
                 "are no multiple of x. Make a relevance without."
             )
-        call = Arguments(fun, args, kwargs, argnums)
-        out, pullback = _vjp(call, rule_set, has_aux, baseline, biases, chunk, multiples=True)
-        found = call.select(pullback(jnp.ones_like(out[0] if has_aux else out))[0])
+        out, found = _explained(fun, args, kwargs, argnums, asked, multiples=True)
         return (found, out[1]) if has_aux else found
 
     compared = baseline is not None
@@ -130,11 +154,15 @@ def value_and_relevance(
     biases: bool | str = False,
     has_aux: bool = False,
     chunk: int = 1,
+    at: Places = None,
+    through: Mapping[str, Any] | None = None,
+    direct: bool = False,
 ) -> Callable[..., Any]:
     """Like :func:`relevance`, and like ``jax.value_and_grad``: the value comes with it.
 
     Args:
-      fun, rules, argnums, baseline, biases, has_aux, chunk: as for :func:`relevance`.
+      fun, rules, argnums, baseline, biases, has_aux, chunk, at, through, direct: as for
+        :func:`relevance`.
 
     Returns:
       A function that returns ``(value, relevance)``, or ``((value, auxiliary), relevance)`` with
@@ -144,19 +172,29 @@ def value_and_relevance(
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
     check_function("value_and_relevance", fun)
-    rule_set = preset(default_rules(rules, baseline))
-    chunk = count("relevance", chunk=chunk)
+    inside = read_inside(at, through, direct)
+    asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside)
 
     @functools.wraps(fun)
     def value_and_relevance_fun(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        call = Arguments(fun, args, kwargs, argnums)
-        out, pullback = _vjp(call, rule_set, has_aux, baseline, biases, chunk)
-        value = out[0] if has_aux else out
-        found, blamed = pullback(jnp.ones_like(value))
-        selected = call.select(found)
-        return out, (selected, blamed) if biases else selected
+        return _explained(fun, args, kwargs, argnums, asked)
 
     return value_and_relevance_fun
+
+
+def _explained(
+    fun: Callable[..., Any],
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    argnums: int | Sequence[int],
+    asked: Asked,
+    multiples: bool = False,
+) -> tuple[Any, Any]:
+    """What a function returns, and the relevances (with ``multiples`` multipliers) asked for."""
+    call, asked = asked.call(fun, args, kwargs, argnums)
+    out, pullback = pull(call, asked, multiples)
+    value = out[0] if asked.has_aux else out
+    return out, pullback(jnp.ones_like(value)).of(call, asked)
 
 
 def relevance_vjp(
@@ -167,38 +205,94 @@ def relevance_vjp(
     biases: bool | str = False,
     has_aux: bool = False,
     chunk: int = 1,
+    argnums: int | Sequence[int] | None = None,
+    at: Places = None,
+    through: Mapping[str, Any] | None = None,
+    direct: bool = False,
 ) -> tuple[Any, ...]:
     """Like ``jax.vjp``: the value, and a function from its multiplier to relevances.
 
     Args:
       fun: as for :func:`relevance`.
-      *primals: its arguments, all explained.
+      *primals: its arguments.
       rules: a rule set or the name of a preset.
       baseline: as for :func:`relevance`; a tuple with one entry for each primal.
       biases: as for :func:`relevance`; ``pullback`` then returns (relevances, biases).
       has_aux: ``fun`` returns ``(array, auxiliary)``.
       chunk: as for :func:`relevance`.
+      argnums: which primals are explained; None: all.
+      at, through, direct: as for :func:`relevance`; ``pullback`` returns what that does.
 
     Returns:
       ``(value, pullback)``, or ``(value, pullback, auxiliary)`` with ``has_aux``. ``pullback(m)``
       takes the multiplier of the value, of its shape and dtype (1: explain this output, 0: do not),
-      and returns a tuple of relevances, one for each primal. Under ``vmap`` over one-hot
+      and returns a tuple of relevances, one for each explained primal. Under ``vmap`` over one-hot
       multipliers it explains all classes with one forward pass.
 
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
     check_function("relevance_vjp", fun)
-    call = Arguments(fun, primals, {}, tuple(range(len(primals))))
-    rule_set = preset(default_rules(rules, baseline))
-    chunk = count("relevance_vjp", chunk=chunk)
-    out, pullback = _vjp(call, rule_set, has_aux, baseline, biases, chunk)
+    explained = tuple(range(len(primals))) if argnums is None else argnums
+    inside = read_inside(at, through, direct)
+    asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside)
+    call, asked = asked.call(fun, primals, {}, explained)
+    out, pullback = pull(call, asked)
 
-    def relevances(m: Any) -> tuple[Any, ...]:
-        found, blamed = pullback(m)
-        return (tuple(found), blamed) if biases else tuple(found)
+    def relevances(m: Any) -> Any:
+        return pullback(m).of(call, asked)
 
     return (out[0], relevances, out[1]) if has_aux else (out, relevances)
+
+
+def linear_map(
+    fun: Callable[..., Any],
+    rules: Rules = "cp_lrp",
+    argnums: int | Sequence[int] = 0,
+    *,
+    chunk: int = 1,
+) -> Callable[..., tuple[Any, Any]]:
+    """Returns a function for the linear map that a network is at its input: f(x) = W x + c.
+
+    A row of W is the multiplier of one output. With rules that take gates, weights of attention and
+    scales of norms for constants, and nonlinearities for slopes through 0 (``"cp_lrp"``), c is what
+    the constants make, and 0 without any.
+
+    Args:
+      fun, rules, argnums: as for :func:`relevance`.
+      chunk: how many rows are computed at once, by one forward pass for all.
+
+    Returns:
+      A function with the signature of ``fun`` that returns ``(W, c)``: what ``jax.jacobian`` gives,
+      in its tree and shapes (those of the output, then those of x), and c = f(x) - W x in the
+      output's shape.
+
+    Raises:
+      TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
+      RuleError: relevance of the first layer's rule is no multiple of x.
+    """
+    check_function("linear_map", fun)
+    asked, rows = Asked(_rules(rules, None)), count("linear_map", chunk=chunk)
+
+    @functools.wraps(fun)
+    def mapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        call = Arguments(fun, args, kwargs, argnums)
+        out, pullback = pull(call, asked, multiples=True)
+
+        def row(k: jax.Array) -> list[Any]:
+            one = (jnp.arange(out.size) == k).astype(out.dtype)
+            return jax.tree.leaves(pullback(one.reshape(out.shape)).arguments)
+
+        found = lax.map(row, jnp.arange(out.size), batch_size=rows)
+        found = [w.reshape(*out.shape, *w.shape[1:]) for w in found]
+        made = [_times(w, x) for w, x in zip(found, call.leaves, strict=True)]
+        return call.select(call.restore(found)), out - sum(made)
+
+    return mapped
+
+
+def _times(w: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.tensordot(w, x, x.ndim, precision=lax.Precision.HIGHEST)
 
 
 def rewrite(
@@ -267,55 +361,16 @@ def _rule_name(step: Step, rules: RuleSet) -> str:
     return "" if step.kind == "control" and override is None else describe(rule)
 
 
+def _rules(rules: Rules, baseline: Any) -> RuleSet:
+    return preset(default_rules(rules, baseline))
+
+
+def _chunk(chunk: int) -> int:
+    return count("relevance", chunk=chunk)
+
+
 def default_rules(rules: Rules, baseline: Any = None) -> RuleSet | str:
     """The rule set that is meant where none is given."""
     if rules is not None:
         return rules
     return "slope" if baseline is None else "compare_to_baseline"
-
-
-def _vjp(
-    call: Arguments,
-    rules: RuleSet,
-    has_aux: bool,
-    baseline: Any,
-    biases: bool | str,
-    chunk: int,
-    multiples: bool = False,
-) -> tuple[Any, Callable[[Any], tuple[list[Any], Any]]]:
-    """``jax.vjp`` of the rewritten call, and from multipliers to relevances at its end.
-
-    With ``multiples`` to multipliers.
-    """
-    _check_biases(biases, baseline)
-    made = explain(call, rules, has_aux, baseline)
-    if multiples:
-        made.check_multiples()
-    references = made.baseline
-    if references is not None and references.many is not None:
-        value = evaluate(made.plan, Assignment(), call.leaves)
-
-        def mean(m: Any) -> tuple[list[Any], Any]:
-            def against(twins: list[Any]) -> list[Any]:
-                return made.vjp(twins, {}, multiples)[1](m)[0]
-
-            return call.restore(references.mean(against, chunk)), None
-
-        return made.output.restore(value), mean
-    blamed = constants(made.plan, made.chosen, 1) if biases else {}
-    twins = None if references is None else references.at(0)
-    first, pullback, rest = made.vjp(twins, blamed, multiples)
-
-    def relevances(m: Any) -> tuple[list[Any], Any]:
-        found, amounts = pullback(m)
-        whole = total(amounts, first.dtype) if biases == "total" else by_layer(blamed, amounts)
-        return call.restore(found), whole
-
-    return made.output.restore([first, *rest]), relevances
-
-
-def _check_biases(biases: bool | str, baseline: Any) -> None:
-    if biases not in (True, False, "total"):
-        raise ValueError(f'biases: expected True, False or "total", got {biases!r}.')
-    if biases and baseline is not None:
-        raise ValueError("biases: against a baseline constants cancel; none has any relevance.")

@@ -6,6 +6,7 @@ are, so that they may be models, strings or whatever it likes.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ class Arguments:
       fun, args, kwargs: the call.
       argnums: indices of the explained arguments, none negative.
       leaves: their leaves.
+      explains: False: they are not explained themselves, but only differ at a baseline. Then they
+        may be integers.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Arguments:
         args: tuple,
         kwargs: Mapping[str, Any],
         argnums: int | Sequence[int],
+        explains: bool = True,
     ):
         """Takes the call apart.
 
@@ -38,7 +42,7 @@ class Arguments:
           ValueError: ``argnums`` is out of range or names an argument twice.
           TypeError: ``argnums`` is neither an integer nor a sequence of integers.
         """
-        self.fun, self.args, self.kwargs = fun, args, kwargs
+        self.fun, self.args, self.kwargs, self.explains = fun, args, kwargs, explains
         self.single = hasattr(argnums, "__index__")
         self.argnums = _indices(argnums, len(args), _name(fun))
         explained = [args[k] for k in self.argnums]
@@ -51,6 +55,21 @@ class Arguments:
         for k, value in zip(self.argnums, self.restore(leaves), strict=True):
             args[k] = value
         return self.fun(*args, **self.kwargs)
+
+    def names(self) -> list[str]:
+        """A name for each explained leaf: ``x``, or ``params['w']``."""
+        if not self.explains:
+            return []
+        try:
+            known = list(inspect.signature(self.fun).parameters)
+        except (TypeError, ValueError):  # what has no signature
+            known = []
+        found = []
+        for k in self.argnums:
+            name = known[k] if k < len(known) else f"argument {k}"
+            leaves = jax.tree_util.tree_leaves_with_path(self.args[k])
+            found += [f"{name}{jax.tree_util.keystr(keys)}" for keys, _ in leaves]
+        return found
 
     def restore(self, leaves: Sequence[Any]) -> list[Any]:
         """Puts leaves together to the explained arguments."""
@@ -69,7 +88,8 @@ class Arguments:
         explained = [self.args[k] for k in self.argnums]
         for k, tree in zip(self.argnums, explained, strict=True):
             for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-                _check_leaf(leaf, f"argument {k}{jax.tree_util.keystr(keys)}", _name(self.fun))
+                if self.explains:
+                    _check_leaf(leaf, f"argument {k}{jax.tree_util.keystr(keys)}", _name(self.fun))
         shapes = jax.ShapeDtypeStruct  # what is only traced may be told by shape and dtype
         self.leaves = [x if isinstance(x, shapes) else jnp.asarray(x) for x in self.leaves]
 
@@ -137,7 +157,10 @@ def _check_leaf(leaf: Any, where: str, name: str) -> None:
     if jnp.issubdtype(dtype, jnp.complexfloating):
         way_out = "Explain its real and imaginary parts, two real arguments."
     elif not jnp.issubdtype(dtype, jnp.floating):
-        way_out = "Explain what is looked up with it (embeddings), a float."
+        way_out = (
+            'Explain what is looked up with it, a float: at="**/Embed_0" (the layer\'s path) with '
+            "argnums=()."
+        )
     else:
         return
     raise TypeError(

@@ -187,6 +187,11 @@ def _is_method(framework: _Framework, cls: type, name: str, method: Any) -> bool
     return name == "__call__" or not name.startswith("_")
 
 
+def module_path() -> Path:
+    """The path of the module that is called, while :func:`named_modules` names them."""
+    return _current.get()
+
+
 def _subclasses(cls: type) -> set[type]:
     found: set[type] = set()
     stack = [cls]

@@ -71,6 +71,27 @@ def _flows(plan: Plan, chosen: Assignment, around: tuple[int, ...]) -> dict[Key,
     return flows
 
 
+def implicit(account: Sequence[Row], read: Mapping[Key, jax.Array]) -> dict[str, jax.Array]:
+    """What rules create (or, negative, destroy) and stabilisers take, by layer.
+
+    Of each step that is y m - sum x m - what went to its constants.
+
+    Args:
+      account: the rows of the books.
+      read: what probes got.
+    """
+    found: dict[str, jax.Array] = {}
+    for row in account:
+        if row.step is None or row.flow is None:
+            continue
+        flow = read[row.flow]
+        left = jnp.sum(flow[..., IN]) - jnp.sum(flow[..., OUT])
+        left = left - sum(jnp.sum(read[key]) for key in row.constants)
+        path = row.step.location
+        found[path] = found[path] + left if path in found else left
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Books(Taps):
     """Puts taps around the steps of a plan as it is executed.

@@ -25,8 +25,9 @@ from .._plan.varying import cond_varying, scan_varying
 from ..rules.numerics import difference
 from ..rulesets.assign import Assignment, is_plain
 from .bundle import Bundle, fitted, is_float
+from .places import by_device, of_device
 from .switches import settle
-from .taps import Probes, Taps
+from .taps import Key, Probes, Taps
 from .units import units_of_control
 
 
@@ -61,6 +62,7 @@ class Run(Protocol):
         ...
 
 
+Branch = Callable[[list[Bundle]], tuple[list[Bundle], dict[Key, Any]]]
 Rebuild = Callable[[Step, list[Bundle], Sequence[bool], Run], list[Bundle]]
 
 
@@ -108,12 +110,12 @@ def _scan(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> 
 
     def body(carry: list[Bundle], x: tuple[list[Bundle], Probes]):
         inner, probes = [*given[:constants], *carry, *x[0]], x[1]
-        out = run.having(probes).run(step.bodies[0], inner, wanted)
-        out = _all_fitted(out, varies, wanted, run)
-        return out[:carries], out[carries:]
+        within = run.having(probes)
+        out = _all_fitted(within.run(step.bodies[0], inner, wanted), varies, wanted, run)
+        return out[:carries], (out[carries:], within.taps.caught)
 
     start = jax.tree.map(jnp.asarray, given[constants:ends])
-    carry, ys = lax.scan(
+    carry, (ys, caught) = lax.scan(
         body,
         start,
         (given[ends:], run.probes(step)),
@@ -121,6 +123,7 @@ def _scan(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> 
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
+    run.taps.caught.update(caught)
     return [*carry, *ys]
 
 
@@ -130,12 +133,19 @@ def _cond(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> 
     units, _ = units_of_control(step, run.chosen, wanted)
     operands = _all_fitted(operands, _varies(operands), units[1:], run)
 
-    def branch(body: Plan) -> Callable[[list[Bundle]], list[Bundle]]:
-        return lambda inner: _all_fitted(run.run(body, inner, wanted), varies, wanted, run)
+    def branch(body: Plan) -> Branch:
+        def taken(inner: list[Bundle]) -> tuple[list[Bundle], dict[Key, Any]]:
+            within = run.having(run.probes(step))
+            out = _all_fitted(within.run(body, inner, wanted), varies, wanted, run)
+            return out, within.taps.caught
+
+        return taken
 
     # jax transposes two branches to two trees where an operand has a weak type
     operands = jax.tree.map(_compat.strong, operands)
-    out = lax.switch(index.value, [branch(body) for body in step.bodies], operands)
+    branches = _alike([branch(body) for body in step.bodies], operands, bool(run.probes(step)))
+    out, caught = lax.switch(index.value, branches, operands)
+    run.taps.caught.update(caught)
     if not index.varies:
         return out
     plain = [lambda *args, body=body: _compat.run_jaxpr(body.jaxpr, args) for body in step.bodies]
@@ -149,22 +159,56 @@ def _cond(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> 
     return [bundle._replace(value=z, twin=z0) for bundle, z, z0 in triples]
 
 
+def _alike(branches: list[Branch], operands: list[Bundle], catch: bool) -> list[Branch]:
+    """Branches that hand out the same places: zeros for those of another one."""
+    if not catch:
+        return branches
+    shapes: dict[Key, Any] = {}
+    for branch in branches:
+        shapes |= jax.eval_shape(branch, operands)[1]
+
+    def filled(branch: Branch) -> Branch:
+        def taken(inner: list[Bundle]) -> tuple[list[Bundle], dict[Key, Any]]:
+            out, caught = branch(inner)
+            others = {k: jnp.zeros(s.shape, s.dtype) for k, s in shapes.items() if k not in caught}
+            return out, caught | others
+
+        return taken
+
+    return [filled(branch) for branch in branches]
+
+
 def _entered(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run):
-    """The operands of a call, and what it does with them, for jax to wrap once more."""
+    """The operands of a call, and what it does with them, for jax to wrap once more.
+
+    That gives its results, and the values of places inside.
+    """
     units, _ = units_of_control(step, run.chosen, wanted)
     given = _all_fitted(given, _varies(given), units, run)
-    return given, lambda inner, run=run: run.run(step.bodies[0], inner, wanted)
+
+    def body(inner: list[Bundle], probes: Probes) -> tuple[list[Bundle], dict[Key, Any]]:
+        within = run.having(probes)
+        return within.run(step.bodies[0], inner, wanted), within.taps.caught
+
+    return given, body
+
+
+def _handed(run: Run, results: tuple[Sequence[Bundle], dict[Key, Any]]) -> list[Bundle]:
+    """The results of a call, and places handed on."""
+    run.taps.caught.update(results[1])
+    return list(results[0])
 
 
 def _call(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
     given, body = _entered(step, given, wanted, run)
-    return body(given)
+    return _handed(run, body(given, run.probes(step)))
 
 
 def _remat(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
     params = step.nodes[0].eqn.params
     given, body = _entered(step, given, wanted, run)
-    return jax.checkpoint(body, prevent_cse=params["prevent_cse"], policy=params["policy"])(given)
+    kept = jax.checkpoint(body, prevent_cse=params["prevent_cse"], policy=params["policy"])
+    return _handed(run, kept(given, run.probes(step)))
 
 
 def _jit(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
@@ -176,21 +220,26 @@ def _jit(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> l
         return [None if _compat.is_unspecified(s) else s for s in params[name]]
 
     jitted = jax.jit(
-        body, in_shardings=(shardings("in_shardings"),), out_shardings=shardings("out_shardings")
+        body,
+        in_shardings=(shardings("in_shardings"), None),
+        out_shardings=(shardings("out_shardings"), None),
     )
-    return jitted(given)
+    return _handed(run, jitted(given, run.probes(step)))
 
 
 def _shard_map(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> list[Bundle]:
     """Probes go in beside the operands: each device adds its share to what they get."""
     params = dict(step.nodes[0].eqn.params)
     given, body = _entered(step, given, wanted, run)
+    axes = _compat.device_axes(step.nodes[0].eqn)
     params["in_specs"] = [*params["in_specs"]], PartitionSpec()
+    params["out_specs"] = tuple(params["out_specs"]), PartitionSpec(*axes)
 
-    def mapped(inner: list[Bundle], probes: Probes) -> tuple[Bundle, ...]:
-        return tuple(body(inner, run.having(probes)))
+    def mapped(inner: list[Bundle], probes: Probes) -> tuple[tuple[Bundle, ...], Any]:
+        out, caught = body(inner, of_device(probes, axes))
+        return tuple(out), {key: by_device(value, axes) for key, value in caught.items()}
 
-    return list(_compat.shard_map(mapped, params)(given, run.probes(step)))
+    return _handed(run, _compat.shard_map(mapped, params)(given, run.probes(step)))
 
 
 CONTROL_FLOW: dict[str, Rebuild] = {

@@ -131,6 +131,8 @@ class Interpreter:
     ) -> list[Bundle]:
         """One step with its rule, between its taps; its results, with companions as wanted."""
         rule = self.chosen.get(id(step))
+        if step.kind == "place":
+            return [self.taps.place(step, self._fitted_place(step, given[0], wanted[0]))]
         twins = [bundle.twin for bundle in given]
         beside = [k for k in step.live if given[k].companion is not None]
         operands = [bundle.value for bundle in given]
@@ -152,6 +154,12 @@ class Interpreter:
             fitted(bundle, bundle.varies, unit, self.apart and bundle.parts is not None)
             for bundle, unit in zip(results, wanted, strict=True)
         ]
+
+    def _fitted_place(self, step: Step, bundle: Bundle, unit: bool) -> Bundle:
+        """The bundle of a place; where relevance starts its companion does too."""
+        if unit and bundle.companion is None and not step.live:
+            bundle = bundle._replace(companion=jnp.zeros_like(bundle.value))
+        return fitted(bundle, bundle.varies, unit, self.apart)
 
     def execute(
         self, step: Step, given: list[Bundle], wanted: Sequence[bool], settles: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,10 +15,12 @@ from .._call.arguments import Arguments, SplitOutput, check_output
 from .._call.baseline import Baseline, read_baseline
 from .._call.layers import leaf_paths
 from .._call.modules import named_modules, own_scope
+from .._call.sown import sown_names
 from .._plan import Plan, build_plan
 from .._plan.layers import placed
+from .._plan.places import Marks
 from .._plan.primitives import of
-from .._plan.steps import INPUT
+from .._plan.steps import INPUT, Fact
 from .._plan.stopped import stopped
 from ..errors import RuleError, UnsupportedPrimitive, place
 from ..rules.numerics import difference
@@ -26,20 +29,29 @@ from ..rulesets.presets import preset
 from ..rulesets.ruleset import RuleSet, describe
 from .apart import carries_parts
 from .blame import Blamed, zero_probes
-from .bundle import Bundle, Pair, parts_of
+from .books import Books, zeros
+from .bundle import Bundle, Pair, is_float, parts_of
 from .constants import Constant
 from .evaluate import Interpreter, evaluate
+from .inside import NOTHING, Inside, Places
+from .places import Marked, places
 from .taps import NO_TAPS, Key, Taps
 from .units import companioned
 
 _SLOPE = preset("slope")
+_BESIDE = Fact(depends=True)
+"""What is known of integers that differ at the baseline."""
 
 Constants = Mapping[Key, Constant]
 Pullback = Callable[[Any], tuple[list[Any], dict[Key, Any]]]
 
 
 def trace(
-    call: Arguments, rules: RuleSet = _SLOPE, explained: int | None = None, compared: bool = False
+    call: Arguments,
+    rules: RuleSet = _SLOPE,
+    explained: int | None = None,
+    compared: bool = False,
+    marks: Marks | None = None,
 ) -> tuple[Plan, SplitOutput]:
     """Traces a call to a plan, and remembers how its outputs are put together.
 
@@ -50,6 +62,7 @@ def trace(
       compared: whether there is a baseline. Then ``stop_gradient`` is looked through; not so where
         all rules are the gradient, which is what leaves it out, and where something behind it
         cannot be explained.
+      marks: places that are to be explained.
     """
     call.check()
     names = leaf_paths(call.fun, call.args, call.kwargs)
@@ -59,19 +72,22 @@ def trace(
         with own_scope(call.fun):
             return output.split(call(leaves))
 
-    with named_modules(call.fun, call.args) as models:
+    sown = contextlib.nullcontext() if marks is None else sown_names()
+    with sown, named_modules(call.fun, call.args) as models:
         jaxpr = jax.make_jaxpr(run)(*call.leaves)
+    marks = None if marks is None else marks.among(_compat.open_jaxpr(jaxpr)[1])
 
     def read(through: frozenset[int] = frozenset()) -> Plan:
         built = build_plan(
             jaxpr,
-            [INPUT for _ in call.leaves],
+            [INPUT if is_float(x) else _BESIDE for x in call.leaves],
             names=names,
             roots=frozenset(models),
             explained=explained,
             fold=rules.fold,
             parts=rules.parts,
             through=through,
+            marks=marks,
         )
         return placed(built.plan)
 
@@ -104,6 +120,7 @@ class Explanation:
       output: how the function's outputs are put together.
       companions: zeros for the inputs that need them; see :mod:`jaxrel._execute.units`.
       baseline: what the explained leaves are compared to; None: 0.
+      places: what is explained inside.
     """
 
     call: Arguments
@@ -112,6 +129,7 @@ class Explanation:
     output: SplitOutput
     companions: dict[int, jax.Array]
     baseline: Baseline | None
+    places: Places
 
     def value(
         self,
@@ -129,6 +147,8 @@ class Explanation:
     ) -> list[Any]:
         """R = (x - x0) m + r for each leaf."""
         leaves = self.call.leaves
+        if not self.call.explains:
+            return []
         if twins is not None:
             leaves = [difference(x, x0) for x, x0 in zip(leaves, twins, strict=True)]
         found = [x * m for x, m in zip(leaves, multipliers, strict=True)]
@@ -161,61 +181,102 @@ class Explanation:
         return f"{describe(rule)} on {step.operation!r} {place(step.location, step.source)}"
 
     def vjp(
-        self, twins: list[Any] | None, blamed: Constants, multiples: bool = False
+        self,
+        twins: list[Any] | None,
+        blamed: Constants,
+        multiples: bool = False,
+        ledger: bool = False,
     ) -> tuple[Any, Pullback, Any]:
-        """``jax.vjp`` of the value, whose pullback gives relevances of leaves and constants.
+        """``jax.vjp`` of the value, whose pullback gives relevances of leaves and what is inside.
+
+        Inside are constants and places.
 
         Args:
           twins: the leaves at the baseline; None: 0.
           blamed: the constants.
           multiples: whether it gives the leaves' multipliers instead.
+          ledger: whether the books of every step are read off beside; see
+            :mod:`jaxrel._execute.books`.
         """
         if twins is not None and carries_parts(self.chosen):
             return self._vjp_apart(twins)
 
         def value(leaves: list[Any], companions: dict[int, Any], probes: dict[Any, Any]):
-            taps = Blamed(probes, blamed) if probes else NO_TAPS
+            taps = self.taps(probes, blamed, multiples, ledger)
             return self.value(leaves, companions, twins, taps)
 
-        operands = self.call.leaves, self.companions, zero_probes(blamed)
+        probes = zeros(self.plan, self.chosen, blamed) if ledger else zero_probes(blamed)
+        operands = self.call.leaves, self.companions, probes | self.places.probes()
         first, pullback, rest = jax.vjp(value, *operands, has_aux=True)
 
         def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
-            multipliers, units, constants = pullback(m)
+            multipliers, units, inside = pullback(m)
             found = multipliers if multiples else self.combine(multipliers, units, twins)
-            return found, constants
+            return found if self.call.explains else [], inside
 
         return first, relevances, rest
+
+    def taps(
+        self,
+        probes: dict[Any, Any],
+        blamed: Constants,
+        multiples: bool = False,
+        ledger: bool = False,
+    ) -> Taps:
+        """What reads off what is inside."""
+        if not probes:
+            return NO_TAPS
+        inner = Books(probes, found=blamed) if ledger else Blamed(probes, found=blamed)
+        if not self.places.marked:
+            return inner
+        marked = self.places.marked_by(probes)
+        return Marked(marked, inner=inner, direct=self.places.direct, multiples=multiples)
 
     def _vjp_apart(self, twins: list[Any]) -> tuple[Any, Pullback, Any]:
         """:meth:`vjp` by parts: R = p m+ + n m- + r, and both multipliers begin as one."""
         leaves, inputs = self.call.leaves, self.plan.inputs
-        start = [parts_of(difference(x, x0)) for x, x0 in zip(leaves, twins, strict=True)]
+        pairs = zip(leaves, twins, strict=True)
+        start = [parts_of(difference(x, x0)) if is_float(x) else None for x, x0 in pairs]
 
-        def run(parts: list[Pair], companions: dict[int, Any]) -> tuple[Pair, list[Any]]:
+        def run(
+            parts: list[Pair | None], companions: dict[int, Any], probes: dict[Any, Any]
+        ) -> tuple[Pair, list[Any]]:
             beside = [companions.get(number) for number in inputs]
             given = map(Bundle, leaves, twins, beside, parts)
-            out = Interpreter(self.chosen, apart=True).run(self.plan, list(given))
+            interpreter = Interpreter(self.chosen, self.taps(probes, {}), apart=True)
+            out = interpreter.run(self.plan, list(given))
             return out[0].difference, [bundle.value for bundle in out]
 
-        _, pullback, out = jax.vjp(run, start, self.companions, has_aux=True)
+        operands = start, self.companions, self.places.probes()
+        _, pullback, out = jax.vjp(run, *operands, has_aux=True)
 
         def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
-            multipliers, units = pullback((m, m))
-            found = [p * a + n * b for (p, n), (a, b) in zip(start, multipliers, strict=True)]
+            multipliers, units, inside = pullback((m, m))
+            if not self.call.explains:
+                return [], inside
+            columns = zip(start, multipliers, strict=True)
+            found = [p * a + n * b for (p, n), (a, b) in columns]  # type: ignore[misc]
             pairs = zip(inputs, found, strict=True)
-            return [r + units[number] if number in units else r for number, r in pairs], {}
+            return [r + units[number] if number in units else r for number, r in pairs], inside
 
         return out[0], relevances, out[1:]
 
 
-def explain(call: Arguments, rules: RuleSet, has_aux: bool, baseline: Any = None) -> Explanation:
+def explain(
+    call: Arguments,
+    rules: RuleSet,
+    has_aux: bool,
+    baseline: Any = None,
+    inside: Inside = NOTHING,
+) -> Explanation:
     """Checks and plans a call, and chooses the rules."""
-    plan, output = trace(call, rules, explained=1, compared=baseline is not None)
+    marks = inside.marks(call) if inside else None
+    plan, output = trace(call, rules, explained=1, compared=baseline is not None, marks=marks)
     check_output(call.fun, output, has_aux)
     chosen = assign(plan, rules, baseline is not None, explained=1)
     needed = companioned(plan, chosen)
     inputs = zip(plan.inputs, call.leaves, strict=True)
     companions = {number: jnp.zeros_like(x) for number, x in inputs if number in needed}
     references = None if baseline is None else read_baseline(call, baseline)
-    return Explanation(call, plan, chosen, output, companions, references)
+    found = inside.find(places(plan), () if marks is None else marks.seen)
+    return Explanation(call, plan, chosen, output, companions, references, found)

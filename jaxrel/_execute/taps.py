@@ -30,7 +30,7 @@ class Key(NamedTuple):
     Attributes:
       owner: ``id`` of a step, or of a nested plan.
       place: what passes a ``"step"`` on the way to one of its constants, or to the ``"rest"`` of
-        them; an ``"operand"`` or an ``"output"``; what goes in and out, ``"flow"``.
+        them; an ``"operand"`` or an ``"output"``; what goes in and out, ``"flow"``; a ``"place"``.
       position: which one.
     """
 
@@ -39,8 +39,9 @@ class Key(NamedTuple):
     position: int = 0
 
 
-Probes = Mapping[Key, jax.Array]
-"""Zeros, whose cotangents are read off; one row for each iteration of the loops around."""
+Probes = Mapping[Key, Any]
+"""Zeros, whose cotangents are read off; one row for each iteration of the loops around. That of a
+place is a :class:`~jaxrel._execute.places.Mark`."""
 
 
 def sum_type(dtype: Any) -> Any:
@@ -62,9 +63,12 @@ class Taps:
 
     Attributes:
       probes: of the plan that is executed, and of what is nested in it; empty: nothing is read off.
+      caught: gets the values of the places that are passed; what control steps hold hands out its
+        own.
     """
 
     probes: Probes = dataclasses.field(default_factory=dict)
+    caught: dict[Key, Any] = dataclasses.field(default_factory=dict)
 
     def having(self, probes: Probes) -> Taps:
         """The same inside a control step.
@@ -72,7 +76,7 @@ class Taps:
         Args:
           probes: those :func:`within` it; of a loop, for one iteration.
         """
-        return dataclasses.replace(self, probes=probes)
+        return dataclasses.replace(self, probes=probes, caught={})
 
     def inputs(
         self, step: Step, values: list[Any], companions: list[Any], twins: Sequence[Any], env: Any
@@ -117,6 +121,16 @@ class Taps:
         """
         del step, rule, values, others, twins, env
         return results
+
+    def place(self, step: Step, bundle: Any) -> Any:
+        """Taps a place.
+
+        Args:
+          step: of kind ``place``.
+          bundle: its value and all that travels with it.
+        """
+        del step
+        return bundle
 
     def ends(self, plan: Plan, outputs: list[Any], env: Any) -> list[Any]:
         """Taps the results of a plan."""

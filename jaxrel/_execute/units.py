@@ -83,6 +83,8 @@ def units_of_control(
 
 def hands_on(step: Step, rule: Any) -> bool:
     """Tells whether relevance goes through ``step`` whole."""
+    if step.kind == "place":
+        return True
     if step.kind == "linear":
         return rule is None and step.nodes[0].name in _WHOLE and len(step.nodes) == 1
     return step.kind == "nonlinearity" or (step.kind == "maximum" and rule is None)

@@ -23,11 +23,13 @@ from .functions import (
     is_homogeneous,
     nonlinearity,
 )
-from .graph import Call, Node, Path, flatten
+from .graph import PLACES, Call, Node, Path, flatten
 from .kinds import kind_of
 from .known import Known
 from .naming import names_of
 from .nested import Built, plan_bodies
+from .paths import normalise
+from .places import Marks, mark
 from .primitives import of
 from .quotients import find_log_total, find_quotient, find_share, find_softmax, is_normalization
 from .readers import Readers
@@ -49,6 +51,7 @@ def build_plan(
     elementwise: dict[Any, Nested] | None = None,
     through: frozenset[int] = frozenset(),
     same: Sequence[int] = (),
+    marks: Marks | None = None,
 ) -> Built:
     """Reads a jaxpr into a plan.
 
@@ -66,12 +69,17 @@ def build_plan(
       elementwise: calls found to be functions of one value, by what is called and on what.
       through: ``id`` s of equations that are seen through; see :mod:`jaxrel._plan.stopped`.
       same: for each argument the position of the first that is the same value; empty: all differ.
+      marks: places that are to be explained; None: none.
 
     Returns:
       The plan, the facts of its results, and what is known of the graph.
     """
     graph = flatten(jaxpr, path, calls, roots, through, same)
-    seen = {} if discrete or elementwise is None else elementwise
+    if marks is not None:
+        mark(graph, marks, inputs, graph.outputs[:explained], normalise(path, roots))
+    # a place belongs to one call, so two calls of one function are two
+    alone = discrete or marks is not None
+    seen = {} if alone or elementwise is None else elementwise
     build = functools.partial(
         build_plan,
         names=names,
@@ -80,12 +88,18 @@ def build_plan(
         parts=parts,
         elementwise=seen,
         through=through,
+        marks=marks,
     )
     if discrete:
         build = functools.partial(build, discrete=True)
 
     known, bodies = find_facts(
-        graph, inputs, lambda node, facts: plan_bodies(node, facts, build, seen), names, discrete
+        graph,
+        inputs,
+        lambda node, facts: plan_bodies(node, facts, build, seen),
+        names,
+        discrete,
+        marks,
     )
     groups = _Groups(known, graph.outputs[:explained], bodies, fold, parts)
     steps = [_step(groups, group, bodies.get(i, ())) for i, group in groups.used()]
@@ -156,6 +170,8 @@ class _Groups:
 
     def of(self, index: int) -> Group:
         """The group that ends in a node."""
+        if self.known.nodes[index].name in PLACES:
+            return Group("place", (index,))
         if index not in self.found:
             self.found[index] = self._several(index)
         return self.found[index] or self.later.get(index) or self._single(index)

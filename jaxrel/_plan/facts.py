@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .graph import Graph, Node, Path
+from .graph import PLACES, STARTS, Graph, Node, Path
 from .known import Known
+from .places import Marks
 from .primitives import ALL, of
 from .quotients import find_quotient, find_share
 from .rewrite import rewritten
@@ -46,6 +47,7 @@ def find_facts(
     nest: Nest,
     names: Mapping[int, Path],
     discrete: bool = False,
+    marks: Marks | None = None,
 ) -> tuple[Known, dict[int, tuple[Any, ...]]]:
     """Finds the facts of every value of ``graph``.
 
@@ -55,11 +57,12 @@ def find_facts(
       nest: called for each control node that reads a dependent value.
       names: paths of parameter leaves by ``id``.
       discrete: see :class:`Known`.
+      marks: places that are explained.
 
     Returns:
       What is known of the graph, and the nested plans by index of their node.
     """
-    known = Known(graph, inputs, names, discrete)
+    known = Known(graph, inputs, names, discrete, marks)
     bodies: dict[int, tuple[Any, ...]] = {}
     for original in graph.nodes:
         for node in rewritten(known, original) or [original]:
@@ -74,13 +77,15 @@ def find_facts(
 def _enter(known: Known, node: Node, nest: Nest, bodies: dict[int, tuple[Any, ...]]) -> None:
     operands = [known.facts[value] for value in node.operands]
     nested = None
-    if of(node.name).control and any(fact.depends for fact in operands):
+    if of(node.name).control and (known.marks.starts or any(fact.depends for fact in operands)):
         nested = nest(node, operands)
         results = nested.results
     elif of(node.name).parallel and len(operands) == len(node.results):
         results = [_result(known, node, [k]) for k in range(len(operands))]
     elif node.stands_in:
         results = [_result(known, node, [1])]
+    elif node.name in PLACES:
+        results = [_place(node, operands[0])]
     else:
         results = [_result(known, node, range(len(operands)))] * len(node.results)
     live = [fact.live and known.is_float(v) for v, fact in zip(node.results, results, strict=True)]
@@ -97,8 +102,17 @@ def _enter(known: Known, node: Node, nest: Nest, bodies: dict[int, tuple[Any, ..
         known.facts[value] = known.facts[value]._replace(role=role)
 
 
+def _place(node: Node, fact: Fact) -> Fact:
+    """A place is what it reads; where relevance starts it is an input."""
+    if node.name != STARTS:
+        return fact
+    return fact._replace(live=True, depends=True, first=fact.first or not fact.live, origin=())
+
+
 def _role(known: Known, index: int) -> Role | None:
     node = known.nodes[index]
+    if node.name in PLACES:
+        return known.facts[node.operands[0]].role
     quotient = find_quotient(known, index)
     share = None if quotient is None else find_share(known, quotient)
     if share is not None and known.facts[share.source].nonneg:
@@ -123,6 +137,7 @@ def _result(known: Known, node: Node, positions: Iterable[int]) -> Fact:
         and all(fact.first for fact in live)
         and (row.moves or node.stands_in or _is_prepared(known, node, operands)),
         origin=() if depends or not origins else origins[0],
+        data=any(fact.data for fact in operands),
         made=all(fact.made for fact in operands)
         and not (row.draws or row.opaque or row.control or row.state),
     )

@@ -22,6 +22,10 @@ from .. import _compat
 from .paths import Path, normalise
 from .primitives import CONTROL, OPAQUE, of
 
+HANDS_ON, STARTS = PLACES = ("place", "start")
+"""Names of nodes that mark a place; see :mod:`jaxrel._plan.places`. The second is where relevance
+starts, whether what it reads is explained or not."""
+
 
 class Call(NamedTuple):
     """A call around an equation.
@@ -86,6 +90,7 @@ class Graph:
       literals: which of them are literals.
       avals: shape and dtype of each value number.
       calls: number, operands and results of each unfolded call, by number.
+      labels: nodes that give a value a name, needed or not.
       flattener: what numbers values.
     """
 
@@ -96,6 +101,7 @@ class Graph:
     literals: set[int]
     avals: dict[int, Any]
     calls: dict[int, tuple[Call, tuple[int, ...], tuple[int, ...]]]
+    labels: list[Node] = dataclasses.field(default_factory=list)
     flattener: Any = None
 
     def splice(
@@ -135,6 +141,7 @@ def flatten(
     graph = Graph([], (), (), {}, set(), {}, {})
     graph.flattener = _Flattener(graph, roots, through)
     graph.flattener.run(jaxpr, path, calls, same)
+    graph.labels = [node for node in graph.nodes if of(node.name).labels]
     graph.nodes = list(_needed(graph))
     return graph
 

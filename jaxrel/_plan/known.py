@@ -14,8 +14,9 @@ import numpy as np
 
 from .. import _compat
 from .elementwise import Tree, cone
-from .graph import Graph, Node
+from .graph import PLACES, Graph, Node
 from .kinds import solve_operands
+from .places import Marks
 from .primitives import of
 from .steps import Fact
 
@@ -32,12 +33,21 @@ class Known:
         index.
       infinite: constants that are infinite somewhere, as the program itself says.
       discrete: whether what is discrete counts by its value: rounding, signs, masks are live.
+      marks: places that are explained.
       by_dependence, by_liveness: dominators by elementwise operations; see :class:`Tree`.
     """
 
-    def __init__(self, graph: Graph, inputs: Sequence[Fact], names: Any, discrete: bool = False):
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Sequence[Fact],
+        names: Any,
+        discrete: bool = False,
+        marks: Marks | None = None,
+    ):
         """Knows constants and inputs."""
         self.graph, self.discrete = graph, discrete
+        self.marks = marks or Marks((), False)
         self.nodes: list[Node] = []
         self.facts: dict[int, Fact] = {}
         self.producer: dict[int, int] = {}
@@ -65,6 +75,7 @@ class Known:
             nonneg=number and bool(np.asarray(content) >= 0),
             made=value in self.graph.literals,
             origin=self.names.get(id(content), ()),
+            data=self.marks.starts and self.marks.is_data(content),
         )
 
     def enter(self, node: Node, results: Sequence[Fact], inside: Known | None = None) -> int:
@@ -115,7 +126,8 @@ class Known:
             self._call_sizes = Counter(
                 number
                 for node in self.nodes
-                if any(self.facts[value].depends for value in node.results)
+                if node.name not in PLACES
+                and any(self.facts[value].depends for value in node.results)
                 for _, number, _ in node.calls
             )
         return self._call_sizes[number]

@@ -131,4 +131,5 @@ def merge(a: Fact, b: Fact) -> Fact:
         origin=a.origin if a.origin == b.origin else (),
         made=a.made and b.made,
         role=a.role if a.role == b.role else None,
+        data=a.data or b.data,
     )

@@ -8,6 +8,7 @@ is ``("blocks_0", "Dense_0")``.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 from collections.abc import Iterator, Sequence
 
@@ -60,3 +61,22 @@ def prefer(scoped: Path, layer: Path) -> Path:
     # a linen root that was given a name of its own stands before the parameters' path
     holds = scoped[-len(layer) :] == layer or layer[: len(scoped)] == scoped
     return layer if layer and holds else scoped
+
+
+def matches_path(pattern: str, path: Path) -> bool:
+    """Tells whether a glob such as ``"**/Conv_*"`` matches a layer path.
+
+    ``*`` and ``?`` stay within one name, ``**`` is any number of names, none included.
+    """
+    return bool(path) and _matches(tuple(pattern.strip("/").split("/")), path)
+
+
+@functools.lru_cache(maxsize=4096)
+def _matches(pattern: tuple[str, ...], path: Path) -> bool:
+    if not pattern:
+        return not path
+    if pattern[0] == "**":
+        return any(_matches(pattern[1:], path[k:]) for k in range(len(path) + 1))
+    if not path or not fnmatch.fnmatchcase(path[0], pattern[0]):
+        return False
+    return _matches(pattern[1:], path[1:])

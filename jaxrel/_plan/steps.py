@@ -38,6 +38,8 @@ class Fact(NamedTuple):
       origin: path of the parameter leaf it was made from alone, where that has a name.
       made: made of literals and counting alone: no parameter is in it.
       role: see :class:`Role`.
+      data: depends on an argument, where relevance starts at places; see
+        :class:`~jaxrel._plan.places.Marks`.
     """
 
     live: bool = False
@@ -47,6 +49,7 @@ class Fact(NamedTuple):
     origin: Path = ()
     made: bool = False
     role: Role | None = None
+    data: bool = False
 
 
 CONSTANT = Fact()
@@ -96,14 +99,18 @@ class Group:
     by_value: bool = False
 
 
+UNRULED = frozenset({"constant", "place"})
+"""Kinds of steps that have no rule."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
     """One thing to execute, and what a rule set can match it by.
 
     Attributes:
       kind: ``matmul``, ``nonlinearity``, ``maximum``, ``product``, ``quotient``,
-        ``normalization``, ``softmax``, ``sum``, ``linear``, ``other``, ``control``, or ``constant``
-        (nothing live goes in or comes out).
+        ``normalization``, ``softmax``, ``sum``, ``linear``, ``other``, ``control``, ``place`` (see
+        :mod:`jaxrel._plan.places`), or ``constant`` (nothing live goes in or comes out).
       variant: ``dense`` or ``conv`` (matmul), ``attention`` or ``gate`` (product), ``selection``
         or ``scatter`` (maximum), ``scale`` (normalization), ``pool`` (linear: a mean), ``affine``
         (linear: scales and shifts that were not folded), ``elementwise``, ``polynomial``,
@@ -184,7 +191,7 @@ class Plan:
     def walk(self) -> Iterator[Step]:
         """Every step that a rule can apply to, nested ones after the step that holds them."""
         for step in self.steps:
-            if step.kind != "constant":
+            if step.kind not in UNRULED:
                 yield step
             for body in step.bodies:
                 yield from body.walk()

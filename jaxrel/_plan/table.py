@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .._show.tables import Cells, Group, Sheet
-from .steps import Plan, Step
+from .steps import UNRULED, Plan, Step
 
 
 class Row(NamedTuple):
@@ -85,7 +85,7 @@ def _lines(run: tuple[Row, ...]) -> Iterator[Cells | Group]:
 
 def _rows(plan: Plan, rule_of: Callable[[Step], str], depth: int) -> Iterator[Row]:
     for step in plan.steps:
-        if step.kind == "constant":
+        if step.kind in UNRULED:
             continue
         rule = rule_of(step)
         yield Row(step.location, _kind(step), step.operation, _shapes(step), rule, depth)

@@ -12,7 +12,7 @@ from typing import Any
 from .. import _compat
 from .._plan.functions import has_another_derivative
 from .._plan.primitives import CONTROL, ELEMENTWISE, OPAQUE, WITHOUT_DERIVATIVE
-from .._plan.steps import Plan, Step
+from .._plan.steps import UNRULED, Plan, Step
 from ..errors import UnusedMatchWarning, warn
 from ..rules import RuleFunction
 from . import hints
@@ -66,7 +66,7 @@ def _choose(
     plan: Plan, rules: RuleSet, compared: bool, chosen: Assignment, used: set[int | None]
 ) -> None:
     for step in plan.steps:
-        if step.kind == "constant":
+        if step.kind in UNRULED:
             continue
         rule, override = rules.choose(step)
         if step.kind == "control" and override is None:

@@ -8,10 +8,9 @@ two equally specific matches the later one wins.
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
-import functools
 
-from .._plan.steps import Path, Step
+from .._plan.paths import matches_path
+from .._plan.steps import Step
 from ..errors import did_you_mean
 
 KINDS = (
@@ -123,22 +122,3 @@ def kinds_of(match: Match) -> frozenset[str]:
             return frozenset({VARIANTS.get(name, name)})
         case _:
             return frozenset()
-
-
-def matches_path(pattern: str, path: Path) -> bool:
-    """Tells whether a glob such as ``"**/Conv_*"`` matches a layer path.
-
-    ``*`` and ``?`` stay within one name, ``**`` is any number of names, none included.
-    """
-    return bool(path) and _matches(tuple(pattern.strip("/").split("/")), path)
-
-
-@functools.lru_cache(maxsize=4096)
-def _matches(pattern: tuple[str, ...], path: Path) -> bool:
-    if not pattern:
-        return not path
-    if pattern[0] == "**":
-        return any(_matches(pattern[1:], path[k:]) for k in range(len(path) + 1))
-    if not path or not fnmatch.fnmatchcase(path[0], pattern[0]):
-        return False
-    return _matches(pattern[1:], path[1:])

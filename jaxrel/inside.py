@@ -1,0 +1,231 @@
+"""Inside a function: the values at places, and the graph of what places hand to each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._call.arguments import Arguments, check_function
+from ._call.averages import count
+from ._execute.edges import edges
+from ._execute.evaluate import evaluate
+from ._execute.explanation import explain, trace
+from ._execute.inside import read_inside
+from ._execute.places import Marked, places
+from ._execute.pullback import Asked
+from .api import Rules, default_rules
+from .errors import shown
+from .rulesets.assign import Assignment
+from .rulesets.presets import preset
+
+
+def capture(fun: Callable[..., Any], at: str | Sequence[str]) -> Callable[..., Any]:
+    """Returns a function that also returns the values at places.
+
+    Args:
+      fun: any function that JAX can trace.
+      at: places as for :func:`jaxrel.relevance`.
+
+    Returns:
+      A function with the signature of ``fun`` that returns ``(value, captured)``: what ``fun``
+      returns, and an array for one place given by its name, else a dictionary from names to arrays,
+      in their own shapes and dtypes; inside a scan with one row for each iteration in front.
+
+    Raises:
+      TypeError: ``at`` is no place.
+      ValueError: there is no such place.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> def fun(x):
+      ...     with jax.named_scope("hidden"):
+      ...         h = jnp.sin(x)
+      ...     return h * 2
+      >>> value, hidden = capture(fun, "hidden")(jnp.zeros(2))
+      >>> hidden
+      Array([0., 0.], dtype=float32)
+    """
+    check_function("capture", fun)
+    inside = read_inside(at, None, False)
+    if not inside:
+        raise TypeError(f"capture: expected a place or a sequence of places, got {shown(at)}.")
+
+    @functools.wraps(fun)
+    def captured(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        call = Arguments(fun, args, kwargs, ())
+        marks = inside.marks(call)
+        plan, output = trace(call, marks=marks)
+        found = inside.find(places(plan), marks.seen)
+        taps = Marked(found.marked_by(found.probes()))
+        out = evaluate(plan, Assignment(), [], taps=taps)
+        return output.restore(out), found.named(taps.caught)
+
+    return captured
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """What places of a function hand to each other on the way back from its value.
+
+    Nodes are the explained arguments and then the places (or their parts), in the order of
+    execution. For every node, and for the output, what it hands on adds up:
+
+        relevance[j] = edges[:, j].sum() + biases[j] + implicit[j]
+
+    Attributes:
+      names: of the nodes.
+      value: f(x), or f(x) - f(x0) against a baseline; summed where it is an array.
+      relevance: of each node, (nodes,).
+      edges: what a node (column; the last one is the output) hands directly to another (row),
+        (nodes, nodes + 1).
+      biases: what of it goes to additive constants on the way, (nodes + 1,).
+      implicit: what of it rules destroy (negative: create), and stabilisers take, (nodes + 1,).
+    """
+
+    names: tuple[str, ...]
+    value: jax.Array
+    relevance: jax.Array
+    edges: jax.Array
+    biases: jax.Array
+    implicit: jax.Array
+
+    def influence(self) -> jax.Array:
+        """How much each node has to do with the output, along all ways, (nodes,).
+
+        With the magnitudes of what a node is made of (edges and biases) normalised to 1, N, it is
+        the output's row of N + N^2 + ... (Ameisen et al. 2025).
+        """
+        magnitude = jnp.abs(self.edges)
+        made = magnitude.sum(0) + jnp.abs(self.biases) + jnp.abs(self.implicit)
+        shares = magnitude / jnp.where(made == 0, 1, made)
+        within, start = shares[:, :-1], shares[:, -1]
+        found = step = start
+        for _ in range(len(self.names)):  # there are no circles, so no way is longer
+            step = within @ step
+            found = found + step
+        return found
+
+    def prune(self, share: float = 0.8) -> Graph:
+        """The graph of the nodes that make up ``share`` of all influence; not under ``jax.jit``.
+
+        Args:
+          share: between 0 and 1.
+
+        Raises:
+          ValueError: it is not.
+        """
+        if not 0 <= share <= 1:
+            raise ValueError(f"prune: share is between 0 and 1, got {share!r}.")
+        found = np.asarray(self.influence())
+        order = np.argsort(-found, kind="stable")
+        before = np.cumsum(found[order]) - found[order]
+        kept = np.sort(order[before < share * found.sum()])
+        columns = np.append(kept, len(self.names))
+        return Graph(
+            tuple(self.names[k] for k in kept),
+            self.value,
+            self.relevance[kept],
+            self.edges[kept][:, columns],
+            self.biases[columns],
+            self.implicit[columns],
+        )
+
+    def __str__(self) -> str:
+        """A line for each node, with the largest edges that come to it."""
+        width = max(map(len, self.names), default=0)
+        lines = [f"output  {float(self.value):.4g}"]
+        targets = [*self.names, "output"]
+        for k, name in enumerate(self.names):
+            row = np.asarray(self.edges[k])
+            largest = [j for j in np.argsort(-np.abs(row), kind="stable")[:3] if row[j]]
+            ways = ", ".join(f"{row[j]:.4g} of {targets[j]}" for j in largest)
+            lines.append(f"{name:<{width}}  {float(self.relevance[k]):.4g} = {ways or 0}")
+        return "\n".join(lines)
+
+
+jax.tree_util.register_dataclass(
+    Graph,
+    data_fields=["value", "relevance", "edges", "biases", "implicit"],
+    meta_fields=["names"],
+)
+
+
+def graph(
+    fun: Callable[..., Any],
+    rules: Rules = None,
+    nodes: str | Sequence[str] | Mapping[str, int | None] = "**",
+    argnums: int | Sequence[int] = 0,
+    *,
+    baseline: Any = None,
+    chunk: int = 1,
+) -> Callable[..., Graph]:
+    """Returns a function that draws up the attribution graph of a call.
+
+    Args:
+      fun, rules, argnums, baseline: as for :func:`jaxrel.relevance`; ``argnums=()``: of places
+        alone. With a baseline (a corrupted input) edges are those of edge attribution patching.
+      nodes: places, or a mapping from places to the axis of their value (in front of which are the
+        rows of loops) by which one is cut into nodes: heads, channels, positions; None: it is not.
+      chunk: how many nodes' edges are computed at once.
+
+    Returns:
+      A function with the signature of ``fun`` that returns a :class:`Graph`; it can be jitted.
+
+    Raises:
+      TypeError, ValueError, UnsupportedPrimitive: as :func:`jaxrel.relevance`.
+      RuleError: rules whose relevance is no multiplier times a value.
+    """
+    check_function("graph", fun)
+    chunk = count("graph", chunk=chunk)
+    axes = nodes if isinstance(nodes, Mapping) else dict.fromkeys(_listed(nodes))
+    inside = read_inside(list(axes), None, False)
+    asked = Asked(preset(default_rules(rules, baseline)), baseline=baseline, inside=inside)
+
+    @functools.wraps(fun)
+    def graphed(*args: Any, **kwargs: Any) -> Graph:
+        call, own = asked.call(fun, args, kwargs, argnums)
+        made = explain(call, own.rules, False, own.baseline, inside)
+        twins = None if made.baseline is None else made.baseline.at(0)
+        if made.baseline is not None and made.baseline.many is not None:
+            raise ValueError("graph: expected one reference, got many.")
+        cut = [_axis(place, inside.at, axes) for place in made.places.marked]
+        found = edges(made, cut, twins, chunk)
+        value = found.value
+        if twins is not None:
+            value = value - jnp.sum(evaluate(made.plan, Assignment(), twins)[0])
+        names = (*call.names(), *_names(made.places.marked, cut))
+        return Graph(names, value, *found[1:])
+
+    return graphed
+
+
+def _listed(nodes: Any) -> Any:
+    return [nodes] if isinstance(nodes, str) else nodes
+
+
+def _axis(place: Any, patterns: Any, axes: Mapping[str, int | None]) -> int | None:
+    """The axis by which a place is cut."""
+    axis = next(axes[p.text] for p in patterns if p.means(place.pattern))
+    if axis is not None and not -len(place.shape) <= axis < len(place.shape):
+        raise ValueError(
+            f"nodes: {place.name!r} has shape {place.shape}, and no axis {axis} to be cut by."
+        )
+    return axis
+
+
+def _names(marked: Any, cut: Sequence[int | None]) -> list[str]:
+    return [
+        name
+        for place, axis in zip(marked, cut, strict=True)
+        for name in (
+            [place.name]
+            if axis is None
+            else [f"{place.name}[{k}]" for k in range(place.shape[axis])]
+        )
+    ]
