@@ -26,7 +26,7 @@ BELOW = {  # what each room may import, besides itself
 }
 BELOW["api"] = {*BELOW}
 BELOW["around"] = {"_compat", "_call"}
-BELOW["audit"] = BELOW["verify"] = {*BELOW}
+BELOW["audit"] = BELOW["inside"] = BELOW["verify"] = {*BELOW}
 BELOW["training"] = {"_compat", "_call", "api", "rulesets", "rules"}
 
 

@@ -75,7 +75,7 @@ def trace(
     sown = contextlib.nullcontext() if marks is None else sown_names()
     with sown, named_modules(call.fun, call.args) as models:
         jaxpr = jax.make_jaxpr(run)(*call.leaves)
-    marks = None if marks is None else marks.among(_compat.open_jaxpr(jaxpr)[1])
+    marks = None if marks is None else marks.among(_compat.open_jaxpr(jaxpr)[1], names)
 
     def read(through: frozenset[int] = frozenset()) -> Plan:
         built = build_plan(

@@ -68,7 +68,7 @@ class Taps:
     """
 
     probes: Probes = dataclasses.field(default_factory=dict)
-    caught: dict[Key, Any] = dataclasses.field(default_factory=dict)
+    caught: dict[Key, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
     def having(self, probes: Probes) -> Taps:
         """The same inside a control step.

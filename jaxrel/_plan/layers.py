@@ -15,7 +15,7 @@ What neither says is found here:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .graph import Node
 from .paths import Path, is_scoped, prefer
@@ -30,19 +30,23 @@ Layer = Path | None
 
 def placed(plan: Plan) -> Plan:
     """A plan with the layer paths of its steps as far as they can be told."""
-    return _Placing(_places(plan)).plan(plan, [None for _ in plan.inputs])[0]
+    pairs = ((step.nodes[0].layer, step.origin) for step in plan.walk())
+    return _Placing(modules(pairs)).plan(plan, [None for _ in plan.inputs])[0]
 
 
-def _places(plan: Plan) -> dict[Path, Path]:
-    """The places of modules of unknown place, by the scopes down to theirs."""
+def modules(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, Path]:
+    """The places of modules of unknown place, by the scopes down to theirs.
+
+    Args:
+      pairs: scopes, and the layer of a parameter that is read there; empty: none.
+    """
     found: dict[Path, tuple[int, Path]] = {}
-    for step in plan.walk():
-        scopes = step.nodes[0].layer
+    for scopes, origin in pairs:
         unknown = [k for k, name in enumerate(scopes) if _is_unknown(name)]
-        if not unknown or not step.origin:
+        if not unknown or not origin:
             continue
         module, below = scopes[: unknown[-1] + 1], scopes[unknown[-1] + 1 :]
-        doubt, place = _above(step.origin, below)
+        doubt, place = _above(origin, below)
         before = found.get(module, (doubt, place))
         if doubt == before[0]:
             found[module] = doubt, _shared([before[1], place])
@@ -72,6 +76,18 @@ def _shared(paths: Sequence[Path]) -> Path:
     """What paths begin with alike."""
     same = [len(set(names)) == 1 for names in zip(*paths, strict=False)]
     return paths[0][: [*same, False].index(False)]
+
+
+def resolved(scopes: Path, places: Mapping[Path, Path]) -> Path:
+    """The layer that scopes make, with the places of modules that were unknown."""
+    found: Path = ()
+    for k, name in enumerate(scopes):
+        place = places.get(scopes[: k + 1], ())
+        if not _is_unknown(name):
+            found = (*found, name)
+        elif place:  # of the whole model; a scope of the user's stays before it
+            found = place if place[:1] == found[:1] else (*found, *place)
+    return found
 
 
 class _Placing:
@@ -114,14 +130,7 @@ class _Placing:
 
     def resolved(self, node: Node) -> Path:
         """The layer of a node by its scopes."""
-        found: Path = ()
-        for k, name in enumerate(node.layer):
-            place = self.places.get(node.layer[: k + 1], ())
-            if not _is_unknown(name):
-                found = (*found, name)
-            elif place:  # of the whole model; a scope of the user's stays before it
-                found = place if place[:1] == found[:1] else (*found, *place)
-        return found
+        return resolved(node.layer, self.places)
 
     def stands(self, node: Node) -> bool:
         """Tells whether a node stands in a scope of known place."""

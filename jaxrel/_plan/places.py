@@ -17,13 +17,14 @@ import dataclasses
 import fnmatch
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from .. import _compat
 from .graph import HANDS_ON, PLACES, STARTS, Graph, Node
+from .layers import modules, resolved
 from .paths import Path, matches_path
 from .primitives import of
 from .steps import Fact
@@ -82,18 +83,23 @@ class Marks:
       patterns: places asked for.
       starts: whether relevance starts there, since nothing else is explained.
       data: ``id`` s of constants that are arguments, and no parameters; None: any may be.
+      names: paths of parameter leaves by ``id``.
       seen: filled with the names of all places there are.
+      modules: filled with the places of modules whose scopes do not tell them; see
+        :mod:`jaxrel._plan.layers`.
     """
 
     patterns: tuple[Pattern, ...]
     starts: bool
     data: frozenset[int] | None = None
+    names: Mapping[int, Path] = dataclasses.field(default_factory=dict)
     seen: dict[str, None] = dataclasses.field(default_factory=dict)
+    modules: dict[Path, Path] = dataclasses.field(default_factory=dict)
 
-    def among(self, constants: Iterable[Any]) -> Marks:
+    def among(self, constants: Iterable[Any], names: Mapping[int, Path]) -> Marks:
         """The same, of a program with these constants; it may hold none of the arguments itself."""
         data = (self.data or frozenset()).intersection(map(id, constants))
-        return dataclasses.replace(self, data=data or None)
+        return dataclasses.replace(self, data=data or None, names=names)
 
     def is_data(self, constant: Any) -> bool:
         """Tells whether a constant may be an argument."""
@@ -164,6 +170,11 @@ class _Marker:
                 self.useful.update(node.operands)
 
     def run(self) -> None:
+        self.marks.modules.update(modules(self._origins()))
+        self.graph.nodes = [
+            dataclasses.replace(node, layer=resolved(node.layer, self.marks.modules))
+            for node in self.graph.nodes
+        ]
         self._put(self._labelled())
         layers = self._layers()
         for layer in sorted(layers, key=len, reverse=True):
@@ -172,6 +183,16 @@ class _Marker:
             self._put(self._reads(layer))
         if self.beside and self.marks.starts:
             self._put_starts()
+
+    def _origins(self) -> Iterator[tuple[Path, Path]]:
+        """Scopes, and the layers of the parameters that are read there."""
+        constants = self.graph.constants.items()
+        origin = {v: path for v, c in constants if (path := self.marks.names.get(id(c), ()))}
+        for node in self.graph.nodes:
+            found = [origin[v] for v in node.operands if v in origin]
+            if len(node.operands) == 1 and _is_moving(node) and found:
+                origin.update(dict.fromkeys(node.results, found[0]))
+            yield from ((node.layer, path) for path in found)
 
     def _layers(self) -> list[Path]:
         """The layers whose scopes were opened in this graph, as far as they are asked for."""
@@ -186,7 +207,8 @@ class _Marker:
     def _labelled(self) -> Iterator[Found]:
         """What the program has named; also where nobody reads the named one."""
         labels = self.graph.labels
-        names = [str(node.eqn.params["name"]) for node in labels]
+        written = (tuple(str(node.eqn.params["name"]).split("/")) for node in labels)
+        names = ["/".join(resolved(name, self.marks.modules)) for name in written]
         self.marks.seen.update(dict.fromkeys(names))
         for k, (name, node) in enumerate(zip(names, labels, strict=True)):
             (value,) = node.operands
