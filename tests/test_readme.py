@@ -51,7 +51,7 @@ def test_its_code_runs(capsys):
             if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
                 assert jnp.isfinite(value).all(), name
     assert "layers_3" in capsys.readouterr().out  # the table of the plan
-    _, _, biases, baseline, around, training = made
+    _, _, biases, baseline, inside, around, training = made
     value = biases["fun"](biases["images"]).sum()
     assert jnp.allclose(biases["explained"].sum() + biases["total"], value, rtol=1e-4)
     change = value - 4 * baseline["fun"](baseline["others"]).mean()
@@ -59,6 +59,9 @@ def test_its_code_runs(capsys):
     explained = around["explain"](around["images"])
     assert jnp.allclose(explained, baseline["difference"], rtol=1e-3, atol=1e-6)
     assert all(map(jnp.isfinite, training["metrics"].values()))
+    weights, constant = inside["W"], inside["c"]
+    made = jnp.tensordot(weights, inside["images"][:1], 4) + constant
+    assert jnp.allclose(made, inside["fun"](inside["images"][:1]), rtol=1e-5)
 
 
 def signatures() -> Iterator[ast.Call]:
