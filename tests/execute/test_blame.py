@@ -269,11 +269,11 @@ def test_relevance_vjp_and_aux():
 
 
 def test_wrong_arguments_are_named():
-    """A baseline cancels constants; there are three choices."""
+    """A baseline cancels constants; there are four choices."""
     with pytest.raises(ValueError, match="against a baseline constants cancel"):
         relevance(jnp.tanh, baseline=0.0, biases=True)(jnp.ones(2))
     with pytest.raises(ValueError, match="expected True, False or"):
-        relevance(jnp.tanh, biases="all")(jnp.ones(2))
+        relevance(jnp.tanh, biases="every")(jnp.ones(2))
 
 
 def test_no_constants_no_entries():
