@@ -208,8 +208,19 @@ def is_tracer(value: Any) -> bool:
 
 
 def is_staged() -> bool:
-    """Tells whether what is computed becomes part of a program, and is not executed at once."""
-    return is_tracer(jax.numpy.asarray(np.float32(0)))
+    """Tells whether what is computed becomes part of a program, and is not executed at once.
+
+    It is asked of every step, and answered once for each trace.
+    """
+    state = jex_core.get_opaque_trace_state()
+    trace, staged = _last_asked[0]
+    if trace != state:
+        staged = is_tracer(jax.numpy.asarray(np.float32(0)))
+        _last_asked[0] = state, staged  # at once: other threads ask too
+    return staged
+
+
+_last_asked: list[tuple[Any, bool]] = [(None, False)]
 
 
 def instantiate(cotangent: Any) -> Any:
@@ -288,7 +299,12 @@ _OF_JAX = str(pathlib.Path(str(jax.__file__)).parent)
 
 def is_of_jax(eqn: JaxprEqn) -> bool:
     """Tells whether the function of a call is one of jax's own."""
-    return _OF_JAX in str(open_jaxpr(call_jaxpr(eqn))[0].debug_info.func_src_info)
+    return _OF_JAX in written_at(call_jaxpr(eqn))
+
+
+def written_at(jaxpr: Jaxpr) -> str:
+    """Returns ``name at file:line`` of the Python function that a call's jaxpr was traced from."""
+    return str(open_jaxpr(jaxpr)[0].debug_info.func_src_info)
 
 
 def trace_on(fun: Any, avals: Sequence[Any]) -> Jaxpr:

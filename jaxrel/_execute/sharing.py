@@ -12,7 +12,8 @@ on (the types of the arguments, precision, meshes, 64 bits) is in the key of ``j
 
 Some parameters can be told only by what they *are*: a call with a derivative of its own holds a
 function, which may hold tracers. Steps with such a parameter are equal if they hold the same one,
-and what they share lives as long as the explanation.
+and what they share lives as long as the explanation. The derivatives that jax itself declares hold
+none, and are told by the body of the call and where it is written: relu called twice is the same.
 
 Not shared are rules that are plain functions, or of a class made within a function: they may read
 what is no argument. Nor are steps with effects.
@@ -33,6 +34,7 @@ import numpy as np
 
 from .. import _compat
 from .._plan.graph import Node
+from .._plan.primitives import of
 from .._plan.steps import Step
 from ..rules import Rule
 
@@ -53,22 +55,41 @@ class Like:
     lasting: bool
 
 
-def alike(step: Step, rule: Any = None) -> Like | None:
+def alike(step: Step, rule: Any, own: dict[Any, Any]) -> Like | None:
     """What other steps must have in common with this one to share its trace; None: none can.
 
     Args:
       step: not one of control flow.
       rule: with its hyper-parameters; None: the plain VJP.
+      own: what is shared within this explanation, and what was read of its steps and rules before.
     """
-    if step.bodies or any(node.eqn.effects for node in step.nodes) or not _is_pure(rule):
+    memo = own.setdefault(_Memo, _Memo())
+    one, other = memo.of(step, _read_step), memo.of(rule, _read_rule)
+    if one is None or other is None:
         return None
-    reader = _Reader()
-    key = reader.rule(rule), reader.step(step)
-    try:
-        hash(key)
-    except TypeError:  # a parameter that is an array, say
-        return None
-    return Like(key, reader.lasting)
+    return Like((one.key, other.key), one.lasting and other.lasting)
+
+
+class _Memo:
+    """What was read of steps, rules and jaxprs, which it keeps, so that each has an ``id``."""
+
+    def __init__(self):
+        self.found: dict[int, tuple[Any, Any]] = {}
+
+    def of(self, part: Any, read: Callable[[Any, _Reader], Any]) -> Any:
+        """What ``read`` finds, or found before."""
+        if id(part) not in self.found:
+            self.found[id(part)] = part, read(part, _Reader(self))
+        return self.found[id(part)][1]
+
+
+def _read_step(step: Step, reader: _Reader) -> Like | None:
+    has_effects = any(node.eqn.effects for node in step.nodes)
+    return None if step.bodies or has_effects else reader.like(reader.step(step))
+
+
+def _read_rule(rule: Any, reader: _Reader) -> Like | None:
+    return reader.like(reader.rule(rule)) if _is_pure(rule) else None
 
 
 def placeless(step: Step) -> Step:
@@ -78,7 +99,7 @@ def placeless(step: Step) -> Step:
 
 
 def shared(
-    like: Like, name: str, make: Callable[[], Compute], own: dict[Any, Compute | None], inline: bool
+    like: Like, name: str, make: Callable[[], Compute], own: dict[Any, Any], inline: bool
 ) -> Compute | None:
     """Returns ``make()`` jitted, or what was made for an equal step; None: not worth it yet.
 
@@ -182,15 +203,40 @@ class _Identity:
         return id(self.content)
 
 
+class _Told:
+    """A key whose hash, which takes a walk through all of it, is known."""
+
+    def __init__(self, content: Any):
+        """Raises `TypeError` if something in it has no hash."""
+        self.content, self.hash = content, hash(content)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, _Told) and self.content == other.content
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
 class _Reader:
     """Makes keys of what steps are made of.
 
     Attributes:
+      memo: what was read before.
       lasting: whether the keys made so far are values, and hold nothing of one trace.
     """
 
-    def __init__(self):
+    def __init__(self, memo: _Memo):
+        self.memo = memo
         self.lasting = True
+
+    def like(self, key: Any) -> Like | None:
+        """What is told by ``key``, the last that is made; None: it cannot be compared."""
+        try:
+            return Like(_Told(key), self.lasting)
+        except TypeError:  # a parameter that is an array, say
+            return None
 
     def key(self, value: Any) -> Any:
         """What makes ``value`` equal to others; 0, 0.0, -0.0 and False are not."""
@@ -218,6 +264,12 @@ class _Reader:
 
     def jaxpr(self, jaxpr: Any) -> Any:
         """Two jaxprs are equal if they are but for the names of their variables."""
+        key, lasting = self.memo.of(jaxpr, lambda part, inner: (inner.body(part), inner.lasting))
+        self.lasting &= lasting
+        return key
+
+    def body(self, jaxpr: Any) -> Any:
+        """The same, made anew."""
         inner, consts = _compat.open_jaxpr(jaxpr)
         numbers: dict[Any, int] = {}
 
@@ -237,7 +289,13 @@ class _Reader:
         return start, eqns, tuple(map(number, inner.outvars))
 
     def equation(self, eqn: Any) -> Any:
-        """The operation with its parameters, and the context it is executed in."""
+        """The operation with its parameters, and the context it is executed in.
+
+        Of a call whose derivative is jax's own that is its body, and where it is written.
+        """
+        if of(eqn.primitive.name).own_derivative and _compat.is_of_jax(eqn):
+            body = _compat.call_jaxpr(eqn)
+            return eqn.primitive, self.jaxpr(body), _compat.written_at(body), eqn.ctx
         params = tuple((name, self.key(part)) for name, part in sorted(eqn.params.items()))
         return eqn.primitive, params, eqn.ctx
 

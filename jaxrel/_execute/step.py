@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import _compat
+from .._plan.graph import Node
 from .._plan.kinds import solve_operands
 from .._plan.primitives import of
 from .._plan.steps import Step
@@ -44,13 +45,7 @@ def scope(step: Step) -> AbstractContextManager[Any]:
 
 def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
     """Executes the nodes of a step on the values of its operands, as they are."""
-    if step.operands == step.nodes[0].operands and len(step.nodes) == 1:
-        return _compat.bind(step.nodes[0].eqn, values)
-    env = dict(zip(step.operands, values, strict=True))
-    for node in step.nodes:
-        results = _compat.bind(node.eqn, [env[value] for value in node.operands])
-        env.update(zip(node.results, results, strict=True))
-    return [env[value] for value in step.results]
+    return _run(step, values, lambda node, operands: _compat.bind(node.eqn, operands))
 
 
 def run_wide(step: Step, values: Sequence[Any]) -> list[Any]:
@@ -58,11 +53,22 @@ def run_wide(step: Step, values: Sequence[Any]) -> list[Any]:
 
     Calls that declare another derivative than their body's have that of their body here.
     """
+
+    def execute(node: Node, operands: list[Any]) -> list[Any]:
+        call = step.by_value and of(node.name).own_derivative and step.kind != "other"
+        return run_call(node.eqn, operands) if call else bind(node.eqn, operands)
+
+    return _run(step, values, execute)
+
+
+def _run(
+    step: Step, values: Sequence[Any], execute: Callable[[Node, list[Any]], list[Any]]
+) -> list[Any]:
+    if step.operands == step.nodes[0].operands and len(step.nodes) == 1:
+        return execute(step.nodes[0], list(values))  # it may read one value twice, as h @ h.T does
     env = dict(zip(step.operands, values, strict=True))
     for node in step.nodes:
-        operands = [env[value] for value in node.operands]
-        call = step.by_value and of(node.name).own_derivative and step.kind != "other"
-        results = run_call(node.eqn, operands) if call else bind(node.eqn, operands)
+        results = execute(node, [env[value] for value in node.operands])
         env.update(zip(node.results, results, strict=True))
     return [env[value] for value in step.results]
 
@@ -104,8 +110,8 @@ def apply_rule(
     rule: Any,
     values: list[Any],
     companions: list[Any],
-    base: Base | None = None,
-    own: dict[Any, Compute | None] | None = None,
+    base: Base | None,
+    own: dict[Any, Any],
 ) -> list[Any]:
     """Runs ``step`` with ``rule`` for its VJP.
 
@@ -124,8 +130,9 @@ def apply_rule(
     leaves, rebuild = hyperparameters(rule)
     companions = companions if getattr(rule, "emits_unit", False) else []
     operands = leaves, values, companions, base
-    like, is_staged = alike(step, rule), _compat.is_staged()
-    if like is None or own is None or not (like.lasting or is_staged):
+    is_staged = _compat.is_staged()
+    like = alike(step, rule, own)
+    if like is None or not (like.lasting or is_staged):
         return _ruled(step, _sender(step, rebuild))(*operands)
     share = functools.partial(shared, like, own=own)
     name = f"{type(rule).__name__}_{step.operation}"
@@ -143,7 +150,7 @@ def _is_ours(rule: Any) -> bool:
 
 
 def run_plain(
-    step: Step, values: Sequence[Any], own: dict[Any, Compute | None], is_twin: bool = False
+    step: Step, values: Sequence[Any], own: dict[Any, Any], is_twin: bool = False
 ) -> list[Any]:
     """Runs ``step`` with the VJP that it has, which equal steps share.
 
@@ -153,13 +160,14 @@ def run_plain(
       own: what equal steps of this explanation share.
       is_twin: whether the values are those at a baseline, which are not differentiated.
     """
-    gains = _is_call(step) or not is_twin
-    if len(step.nodes) != 1 or not step.live or not gains or not _compat.is_staged():
+    several = len(step.nodes) > 1
+    gains = several or _is_call(step) or not is_twin
+    if not step.live or not gains or not _compat.is_staged():
         return run_nodes(step, values)
-    like = alike(step)
+    like = alike(step, None, own)
     if like is None:
         return run_nodes(step, values)
-    name, inline = step.nodes[0].name, not _is_call(step)
+    name, inline = step.nodes[0].name, several or not _is_call(step)
     made = shared(like, name, lambda: _runner(placeless(step)), own, inline)
     return run_nodes(step, values) if made is None else made(*values)
 

@@ -7,6 +7,7 @@ here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -133,7 +134,7 @@ def far(x: jax.Array) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
     bound = max(float(jnp.finfo(x.dtype).max) ** 0.25, 256)
-    return jnp.where(jnp.isinf(x), jnp.copysign(jnp.asarray(bound, x.dtype), x), x)
+    return jnp.where(jnp.isinf(x), bound * lax.sign(x), x)
 
 
 def difference(x: jax.Array, x0: jax.Array) -> jax.Array:
@@ -183,25 +184,52 @@ def secant(
       The slope, in the shape and dtype of ``x``.
     """
     x, x0 = far(x), far(x0)
+    # the ends may be poles of f': nothing is to be differentiated there, nor near them
+    (z0, start), (z, end) = (lax.stop_gradient(_tangent(f, lax.stop_gradient(v))) for v in (x0, x))
+    tame, unused, low, high = _points(x, x0, start, end)
+    rise = difference(_value(f, x, y, z, unused), _value(f, x0, y0, z0, unused))
+    slopes = start, end, _tangent(f, low)[1], _tangent(f, high)[1]
+    return _mean_slope(x, x0, y, y0, rise, tame, slopes)
+
+
+_traced_once = functools.partial(jax.jit, inline=True)
+"""For what is the same for every f: jax traces it once, and its operations are the caller's."""
+
+
+@_traced_once
+def _points(x: jax.Array, x0: jax.Array, start: jax.Array, end: jax.Array) -> tuple[jax.Array, ...]:
+    """Where f' is finite at both ends; where f is not needed; and the two nodes between."""
+    tame = jnp.isfinite(start) & jnp.isfinite(end)
+    middle, arm = x / 2 + x0 / 2, (x - x0) / (2 * 3**0.5)
+    low, high = (jnp.where(tame, v, _ORDINARY) for v in (middle - arm, middle + arm))
+    return tame, (x - x0 == 0) & ~tame, low, high
+
+
+@_traced_once
+def _mean_slope(
+    x: jax.Array,
+    x0: jax.Array,
+    y: jax.Array,
+    y0: jax.Array,
+    rise: jax.Array,
+    tame: jax.Array,
+    slopes: tuple[jax.Array, ...],
+) -> jax.Array:
+    """What :func:`secant` returns, of the slopes at x0, at x and at the two nodes."""
+    start, end, low, high = slopes
     distance = x - x0
     eps = float(jnp.finfo(x.dtype).eps)
     # where a quotient is not used its operands must still be harmless: 0 / 1
     still = distance == 0
-    # the ends may be poles of f': nothing is to be differentiated there, nor near them
-    start, end = (lax.stop_gradient(_slope(f, lax.stop_gradient(v))) for v in (x0, x))
-    tame = jnp.isfinite(start) & jnp.isfinite(end)
-    rise = difference(*(_value(f, v, w, still & ~tame) for v, w in ((x, y), (x0, y0))))
-    middle, arm = x / 2 + x0 / 2, distance / (2 * 3**0.5)
-    low, high = (_slope(f, jnp.where(tame, v, _ORDINARY)) for v in (middle - arm, middle + arm))
     mean = jnp.where(tame, low / 2 + high / 2, 0)
-    slopes = jnp.abs(low) + jnp.abs(high) + jnp.abs(start) + jnp.abs(end)
+    size = jnp.abs(low) + jnp.abs(high) + jnp.abs(start) + jnp.abs(end)
     length, of_x, of_y = jnp.abs(distance), jnp.abs(x) + jnp.abs(x0), jnp.abs(y) + jnp.abs(y0)
     bend = jnp.abs((end - start) - 3**0.5 * (high - low))
     close = length < eps ** (1 / 3) * of_x
     steepness = jnp.where(close, 1, jnp.minimum(divide(of_y, of_x, otherwise=1), 1))
     lost = jnp.where(length < eps ** (1 / 3) * (1 + of_x), 64 * eps * steepness, 0)
-    straight = tame & (bend <= eps**0.55 * slopes + lost)
-    unit = jnp.where(close, 1, jnp.minimum(slopes / 4, 1))
+    straight = tame & (bend <= eps**0.55 * size + lost)
+    unit = jnp.where(close, 1, jnp.minimum(size / 4, 1))
     agrees = jnp.abs(mean * distance - rise) <= 32 * eps * (unit * (1 + of_x) + of_y)
     near = length < (1 + of_x) / 4
     smooth = still | (near & straight & agrees)
@@ -210,10 +238,13 @@ def secant(
 
 
 def _value(
-    f: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array, unused: jax.Array
+    f: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array, z: jax.Array, unused: jax.Array
 ) -> jax.Array:
-    """f(x), and y at a pole of f; it can be differentiated where it is not ``unused``."""
-    pole = ~jnp.isfinite(lax.stop_gradient(f(lax.stop_gradient(x))))
+    """f(x), and y at a pole of f, where z = f(x) is infinite.
+
+    It can be differentiated where it is not ``unused``.
+    """
+    pole = ~jnp.isfinite(z)
     return jnp.where(pole, lax.stop_gradient(y), f(jnp.where(unused | pole, _ORDINARY, x)))
 
 
@@ -246,7 +277,7 @@ def homogeneous_secant(
         return secant(f, x, x0, y, y0)
     apart = (x > 0) != (x0 > 0)
     steep = _quotient(jnp.where(apart, y - y0, 0), jnp.where(apart, x - x0, 1))
-    return jnp.where(apart, steep, _slope(f, x / 2 + x0 / 2))
+    return jnp.where(apart, steep, _tangent(f, x / 2 + x0 / 2)[1])
 
 
 @jax.custom_jvp
@@ -262,7 +293,7 @@ def _quotient_jvp(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...
     return q, (da - q * db) / b
 
 
-def _slope(f: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """f'(x); by vjp, since a user's custom_vjp function has no jvp."""
+def _tangent(f: Callable[[jax.Array], jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """f(x) and f'(x); by vjp, since a user's custom_vjp function has no jvp."""
     y, pullback = jax.vjp(f, x)
-    return pullback(jnp.ones_like(y))[0]
+    return y, pullback(jnp.ones_like(y))[0]

@@ -34,7 +34,10 @@ def unshared(rule: type) -> type:
     return Local
 
 
-@pytest.mark.parametrize("act", [jnp.tanh, jax.nn.softplus, jax.nn.elu, jax.nn.gelu, jax.nn.mish])
+ACTIVATIONS = [jnp.tanh, jax.nn.softplus, jax.nn.elu, jax.nn.gelu, jax.nn.mish, jax.nn.relu]
+
+
+@pytest.mark.parametrize("act", ACTIVATIONS)
 @pytest.mark.parametrize("baseline", [None, 0.0])
 def test_equations_do_not_grow_with_the_rule(act, baseline) -> None:
     x, w = jnp.ones((2, 5)), jnp.eye(5)
@@ -63,6 +66,49 @@ def test_a_rule_is_traced_once_for_equal_steps(monkeypatch) -> None:
     assert len(traced) == 1
     jax.make_jaxpr(jaxrel.relevance(layers(jnp.sinh, 5), "slope"))(x, w)
     assert len(traced) == 2
+
+
+@pytest.mark.parametrize("act", [jax.nn.relu, jax.nn.softplus, jax.nn.relu6, jax.nn.log_sigmoid])
+def test_derivatives_that_jax_declares_are_shared(monkeypatch, act) -> None:
+    traced = []
+    original = rules.Slope.__call__
+    monkeypatch.setattr(
+        rules.Slope, "__call__", lambda self, view, m: traced.append(1) or original(self, view, m)
+    )
+    x, w = jnp.ones((3, 19)), jnp.eye(19)
+    jax.make_jaxpr(jaxrel.relevance(layers(act, 10), baseline=0.5))(x, w)
+    assert len(traced) <= 2  # log_sigmoid is two functions
+
+
+def test_derivatives_that_others_declare_are_told_apart() -> None:
+    def scaled(factor: float):
+        @jax.custom_jvp
+        def act(x):
+            return jnp.tanh(x)
+
+        act.defjvp(lambda p, t: (act(*p), factor * t[0] * (1 - jnp.tanh(p[0]) ** 2)))
+        return act
+
+    x = jnp.linspace(-1, 1, 5)
+    one, three = scaled(1.0), scaled(3.0)
+    found = jax.jit(jaxrel.relevance(lambda x: one(x) + one(x) + three(x), "gradient"))(x)
+    np.testing.assert_allclose(found, 5 * x * (1 - jnp.tanh(x) ** 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["h @ h.T", "einsum", "batched"])
+def test_rules_tell_two_reads_of_one_value_apart(name: str) -> None:
+    products = {
+        "h @ h.T": lambda a, b: jax.lax.dot_general(a, b, (((1,), (1,)), ((), ()))),
+        "einsum": lambda a, b: jnp.einsum("td,sd->ts", a, b),
+        "batched": lambda a, b: jnp.einsum("td,te->tde", a, b),
+    }
+    x, product = jnp.linspace(-1, 2, 12).reshape(3, 4), products[name]
+    weights = jnp.arange(float(product(x, x).size)).reshape(product(x, x).shape)
+    for rule, position in ((rules.First(), 0), (rules.Second(), 1)):
+        rule_set = rulesets.slope() | {Kind("product"): rule}
+        found = jaxrel.relevance(lambda x: (product(x, x) * weights).sum(), rule_set)(x)
+        expected = x * jax.grad(lambda *ab: (product(*ab) * weights).sum(), position)(x, x)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 PAIRS = {

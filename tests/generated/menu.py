@@ -29,6 +29,10 @@ conv = partial(lax.conv_general_dilated, window_strides=(1,), padding="SAME",
                dimension_numbers=("NWC", "WIO", "NWC"))
 
 
+def wide(h):
+    return h.astype(jnp.promote_types(h.dtype, jnp.float32))
+
+
 def observed(h):
     jax.debug.callback(lambda value: None, h)
     return h
@@ -121,12 +125,14 @@ class Line(NamedTuple):
         complete: Whether all that it does is explained against a baseline; not so where something
             passes as an integer or through `stop_gradient`.
         smooth: Whether its relevance has derivatives almost everywhere that finite differences see.
+        sharded: Whether it runs on several devices.
     """
 
     text: str
     conserves: bool = True
     complete: bool = True
     smooth: bool = True
+    sharded: bool = False
 
 
 def lines(texts: str, **facts: bool) -> list[Line]:
@@ -303,7 +309,7 @@ jnp.where(causal, {a}, 0.5)
 jnp.repeat({a}[:, :2], 2, 1)
 lax.reduce_window({a}, np.array(0, {a}.dtype), lax.add, (3, 1), (1, 1), "SAME") / 3
 jnp.fft.ifft(jnp.fft.fft({a}) * jnp.exp(1j * jnp.arange(4))).real.astype({a}.dtype)
-jnp.fft.irfft(jnp.fft.rfft({a}), 4).astype({a}.dtype)
+jnp.fft.irfft(jnp.fft.rfft(wide({a})), 4).astype({a}.dtype)
 """)
 
 _COMPLEX = lines("""
@@ -373,20 +379,23 @@ jax.vmap(lambda r, s: jnp.tanh(r) * s, in_axes=(0, 1))({a}, {b})
 jax.checkpoint(lambda h, g: nn.relu(h @ {W} + {c}) * nn.sigmoid(g))({a}, {b})
 own_layer({a}, {W})
 (lambda h: (h, observed(jnp.cumsum(h)), h @ {W})[0])(jnp.tanh({a}))
-jnp.linalg.solve({W} @ {W}.T + jnp.eye(4, dtype={a}.dtype), {a})
+jnp.linalg.solve(wide({W} @ {W}.T) + jnp.eye(4), wide({a})).astype({a}.dtype)
 jnp.arctan2({a}, 2 + {b} * {b})
 jnp.hypot({a}, {b})
 {a}.astype(jnp.complex64).real.astype({a}.dtype) if {a}.dtype != float else {a} + 0
 lax.reduce_precision({a}, 11, 52) if {a}.dtype == float else lax.reduce_precision({a}, 8, 7)
 """)
 
-_SHARDED = lines("""
+_SHARDED = lines(
+    """
 sharded(jnp.tanh)({a} @ {W} + {c})
 lax.with_sharding_constraint({a} @ {W}, NamedSharding(mesh, P("m"))) + {c}
 tensor_parallel({a}, {W}, {c}, W1)
 on_columns(lambda h: h * lax.rsqrt(lax.pmean((h * h).mean(-1, keepdims=True), "m") + 1e-3))({a})
 jax.shard_map(nn.gelu, mesh=mesh, in_specs=P("m"), out_specs=P("m"))({a})
-""")
+""",
+    sharded=True,
+)
 
 MENU: tuple[tuple[float, list[Line]], ...] = (
     (5, _AFFINE),
