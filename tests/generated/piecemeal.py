@@ -60,7 +60,8 @@ def _run(jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
 
     def read(atom: Any) -> Any:
         if isinstance(atom, core.Literal):
-            return np.asarray(atom.val, atom.aval.dtype)
+            aval: Any = atom.aval
+            return np.asarray(atom.val, aval.dtype)
         return env[atom]
 
     for eqn in inner.eqns:
@@ -84,7 +85,8 @@ def _execute(eqn: Any, operands: list[Any]) -> list[Any]:
         which, no, yes = map(np.asarray, operands)
         return [np.where(which, yes, no)]
     if name == "pad" and min(min(edges) for edges in params["padding_config"]) >= 0:
-        return [_pad(*map(np.asarray, operands), params["padding_config"])]
+        x, filling = map(np.asarray, operands)
+        return [_pad(x, filling, params["padding_config"])]
     return _compat.bind(eqn, operands)
 
 
