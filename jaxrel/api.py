@@ -47,6 +47,7 @@ def relevance(
     at: Places = None,
     through: Mapping[str, Any] | None = None,
     direct: bool = False,
+    parallel: bool = True,
 ) -> RelevanceFunction:
     """Returns a function that explains the value of ``fun`` by its arguments.
 
@@ -96,6 +97,8 @@ def relevance(
         multiplier is multiplied by the mask there, so only what passes it counts (CRP, Achtibat
         et al. 2023). Masks are operands: ``vmap`` over them runs the forward pass once.
       direct: only what passes no other place of ``at`` counts.
+      parallel: False: what passes beside the places of ``through`` (skip connections) is cut, as
+        far as the loop or call that they stand in goes.
 
     Returns:
       A function with the signature of ``fun`` that returns the relevance of the argument (a tuple
@@ -124,7 +127,7 @@ def relevance(
       Array([ 0.5, -0.5], dtype=float32)
     """
     check_function("relevance", fun)
-    inside = read_inside(at, through, direct)
+    inside = read_inside(at, through, direct, parallel)
     asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside)
 
     @functools.wraps(fun)
@@ -157,12 +160,13 @@ def value_and_relevance(
     at: Places = None,
     through: Mapping[str, Any] | None = None,
     direct: bool = False,
+    parallel: bool = True,
 ) -> Callable[..., Any]:
     """Like :func:`relevance`, and like ``jax.value_and_grad``: the value comes with it.
 
     Args:
-      fun, rules, argnums, baseline, biases, has_aux, chunk, at, through, direct: as for
-        :func:`relevance`.
+      fun, rules, argnums, baseline, biases, has_aux, chunk, at, through, direct, parallel:
+        as for :func:`relevance`.
 
     Returns:
       A function that returns ``(value, relevance)``, or ``((value, auxiliary), relevance)`` with
@@ -172,7 +176,7 @@ def value_and_relevance(
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
     """
     check_function("value_and_relevance", fun)
-    inside = read_inside(at, through, direct)
+    inside = read_inside(at, through, direct, parallel)
     asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside)
 
     @functools.wraps(fun)
@@ -209,6 +213,7 @@ def relevance_vjp(
     at: Places = None,
     through: Mapping[str, Any] | None = None,
     direct: bool = False,
+    parallel: bool = True,
 ) -> tuple[Any, ...]:
     """Like ``jax.vjp``: the value, and a function from its multiplier to relevances.
 
@@ -221,7 +226,7 @@ def relevance_vjp(
       has_aux: ``fun`` returns ``(array, auxiliary)``.
       chunk: as for :func:`relevance`.
       argnums: which primals are explained; None: all.
-      at, through, direct: as for :func:`relevance`; ``pullback`` returns what that does.
+      at, through, direct, parallel: as for :func:`relevance`; ``pullback`` returns what that does.
 
     Returns:
       ``(value, pullback)``, or ``(value, pullback, auxiliary)`` with ``has_aux``. ``pullback(m)``
@@ -234,7 +239,7 @@ def relevance_vjp(
     """
     check_function("relevance_vjp", fun)
     explained = tuple(range(len(primals))) if argnums is None else argnums
-    inside = read_inside(at, through, direct)
+    inside = read_inside(at, through, direct, parallel)
     asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside)
     call, asked = asked.call(fun, primals, {}, explained)
     out, pullback = pull(call, asked)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .._call.arguments import Arguments
-from .._plan.places import Marks, Pattern, pattern
+from .._plan.places import CUT, Marks, Pattern, pattern
 from ..errors import did_you_mean, shown
 from .places import Mark, Place
 from .taps import Key
@@ -25,12 +25,14 @@ class Inside:
       single: whether that is one place, given by its name.
       through: places that only what a mask lets pass is to pass, and the masks.
       direct: whether only what passes no other place counts.
+      parallel: whether what passes beside the masked places counts.
     """
 
     at: tuple[Pattern, ...] = ()
     single: bool = False
     through: tuple[tuple[Pattern, Any], ...] = ()
     direct: bool = False
+    parallel: bool = True
 
     def __bool__(self) -> bool:
         """Whether anything is asked."""
@@ -42,7 +44,9 @@ class Inside:
         arrays = [x for x in given if hasattr(x, "dtype")] or jax.tree.leaves(given)
         data = frozenset(map(id, arrays))
         starts = not (call.explains and call.argnums)
-        return Marks((*self.at, *(p for p, _ in self.through)), starts, data)
+        masked = tuple(p for p, _ in self.through)
+        alone = () if self.parallel else masked
+        return Marks((*self.at, *masked), starts, alone, data)
 
     def find(self, there: Iterable[Place], seen: Iterable[str]) -> Places:
         """The places that are meant, of those there are.
@@ -58,6 +62,8 @@ class Inside:
             for place in _meant("through", p, there, seen):
                 mask = _fitted(mask, place) * keep.get(place.key, 1)
                 keep[place.key] = mask
+        keep |= {place.key: jnp.zeros(()) for place in there if place.name == CUT}
+        keep |= {p.key: jnp.broadcast_to(keep[p.key], p.shape) for p in there if p.key in keep}
         wanted = {place.key: place for place in at}
         marked = wanted | {place.key: place for place in there if place.key in keep}
         return Places(tuple(marked.values()), tuple(wanted), keep, self.single, self.direct)
@@ -107,7 +113,9 @@ class Places:
 
 
 def _meant(what: str, wanted: Pattern, places: list[Place], seen: Iterable[str]) -> list[Place]:
-    found = [place for place in places if place.name and wanted.means(place.pattern)]
+    found = [
+        place for place in places if place.name not in ("", CUT) and wanted.means(place.pattern)
+    ]
     live = [place for place in found if place.live]
     if live:
         return live
@@ -137,13 +145,13 @@ def _fitted(mask: jax.Array, place: Place) -> jax.Array:
         ) from None
 
 
-def read_inside(at: Any, through: Any, direct: bool) -> Inside:
-    """Reads the arguments ``at``, ``through`` and ``direct`` of :func:`jaxrel.relevance`.
+def read_inside(at: Any, through: Any, direct: bool, parallel: bool = True) -> Inside:
+    """Reads the arguments of :func:`jaxrel.relevance` about what is inside.
 
     Raises:
       TypeError: ``at`` is no string or sequence of strings, or ``through`` no mapping from strings
         to arrays.
-      ValueError: ``direct`` without places.
+      ValueError: ``direct`` without places, or not ``parallel`` without masks.
     """
     names = [] if at is None else [at] if isinstance(at, str) else at
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
@@ -152,10 +160,12 @@ def read_inside(at: Any, through: Any, direct: bool) -> Inside:
         raise TypeError(f"through: expected a mapping from places to masks, got {shown(through)}.")
     if direct and not names:
         raise ValueError("direct: only what passes no place counts, and at= names none.")
+    if not parallel and not through:
+        raise ValueError("parallel: nothing passes beside a mask, and through= has none.")
     patterns = tuple(map(pattern, names))
     masks = tuple((pattern(name), _mask(name, mask)) for name, mask in (through or {}).items())
     single = isinstance(at, str) and patterns[0].is_exact
-    return Inside(patterns, single, masks, bool(direct))
+    return Inside(patterns, single, masks, bool(direct), bool(parallel))
 
 
 def _mask(name: Any, mask: Any) -> jax.Array:

@@ -29,6 +29,9 @@ from .paths import Path, matches_path
 from .primitives import of
 from .steps import Fact
 
+CUT = "|"
+"""The name of what nothing passes."""
+
 
 class Pattern(NamedTuple):
     """What is asked for.
@@ -82,6 +85,7 @@ class Marks:
     Attributes:
       patterns: places asked for.
       starts: whether relevance starts there, since nothing else is explained.
+      alone: patterns of places beside which nothing is to pass.
       data: ``id`` s of constants that are arguments, and no parameters; None: any may be.
       names: paths of parameter leaves by ``id``.
       seen: filled with the names of all places there are.
@@ -91,6 +95,7 @@ class Marks:
 
     patterns: tuple[Pattern, ...]
     starts: bool
+    alone: tuple[Pattern, ...] = ()
     data: frozenset[int] | None = None
     names: Mapping[int, Path] = dataclasses.field(default_factory=dict)
     seen: dict[str, None] = dataclasses.field(default_factory=dict)
@@ -183,6 +188,8 @@ class _Marker:
             self._put(self._reads(layer))
         if self.beside and self.marks.starts:
             self._put_starts()
+        for wanted in self.marks.alone:
+            self._cut_beside(wanted)
 
     def _origins(self) -> Iterator[tuple[Path, Path]]:
         """Scopes, and the layers of the parameters that are read there."""
@@ -295,6 +302,22 @@ class _Marker:
             elif not started.isdisjoint(node.operands):
                 started.update(node.results)
 
+    def _cut_beside(self, wanted: Pattern) -> None:
+        """Cuts all ways from what comes before some places that lead past them."""
+        nodes = self.graph.nodes
+        there = [n for n in nodes if n.name in PLACES and wanted.means(pattern(_label(n)))]
+        before = {v for node in there for v in node.operands}
+        after = {node.results for node in there}
+        for node in reversed(nodes):
+            if not before.isdisjoint(node.results):
+                before.update(node.operands)
+                after.add(node.results)
+        past = {
+            v for n in nodes if n.results not in after for v in n.operands if v in before
+        }.union(before.intersection(self.graph.outputs))
+        for value in past & self.depends if there else ():
+            self._insert(CUT, value, functools.partial(_is_outside, after), ())
+
     def _insert(self, name: str, value: int, reads: Callable[[Node], bool], layer: Path) -> int:
         """Puts a node behind ``value``, or in front of those that are to read it."""
         graph, nodes = self.graph, self.graph.nodes
@@ -332,6 +355,10 @@ class _Marker:
                 known, reads, results = graph.calls[call.number]
                 reads = tuple(new if v == value else v for v in reads)
                 graph.calls[call.number] = known, reads, results
+
+
+def _label(node: Node) -> str:
+    return str(node.eqn.params["name"])
 
 
 def _is_inside(inside: set[tuple[int, ...]], node: Node) -> bool:

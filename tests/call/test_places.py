@@ -252,6 +252,23 @@ def test_through_a_mask_is_the_multiplier_at_zero_elsewhere():
     np.testing.assert_allclose(each.sum(0), relevance(_net, "epsilon")(X), rtol=1e-12)
 
 
+def test_what_passes_beside_a_mask_can_be_cut():
+    mask = jnp.array([1.0, 0, 1, 0, 0])
+
+    def net(x):
+        h = jnp.tanh(x @ W + B)
+        with jax.named_scope("branch"):
+            g = jax.nn.silu(h @ V + B)
+        return (g + h) @ U + x[:, :3]
+
+    for rules in ("slope", "epsilon_plus"):
+        explain = lambda mask, r=rules, **how: relevance(net, r, through={"branch": mask}, **how)(X)  # noqa: E731
+        want = explain(mask) - explain(0.0 * mask)
+        np.testing.assert_allclose(explain(mask, parallel=False), want, rtol=1e-10, atol=1e-12)
+    with pytest.raises(ValueError, match="through= has none"):
+        relevance(net, parallel=False)
+
+
 class Sowing(nn.Module):
     """Sows what is inside, and perturbs it."""
 
