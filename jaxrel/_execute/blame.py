@@ -94,8 +94,6 @@ class Blamed(Taps):
 
 
 def _blame_whole(constant: Constant, value: Any, c: Any, probe: jax.Array) -> Any:
-    c, probe = (_compat.vary_like(v, value, c) for v in (jnp.asarray(c), probe))
-
     @jax.custom_vjp
     def run(value: Any, c: Any, probe: Any) -> Any:
         del c, probe
@@ -105,10 +103,10 @@ def _blame_whole(constant: Constant, value: Any, c: Any, probe: jax.Array) -> An
         c, probe = kept
         (c, part) = widen([c, m])
         _, pullback = jax.vjp(constant.place, c)
-        return m, None, worth(c, pullback(part)[0], probe.dtype)
+        return m, None, _compat.cotangent(worth(c, pullback(part)[0], probe.dtype), probe)
 
     run.defvjp(lambda value, c, probe: (value, (c, probe)), backward)
-    return run(value, c, probe)
+    return run(value, jnp.asarray(c), probe)
 
 
 def _blame(
@@ -122,8 +120,6 @@ def _blame(
 ) -> list[Any]:
     """The step's results; the probes get what the rule leaves to its constants."""
     leaves, rebuild = hyperparameters(Gradient() if rule is None else rule)
-    everything = [*leaves, *values, *given, *results]
-    given, probes = jax.tree.map(lambda v: _compat.vary_like(v, *everything), (list(given), probes))
 
     @jax.custom_vjp
     def run(leaves: Any, values: Any, given: Any, results: list[Any], probes: Any) -> list[Any]:
@@ -133,21 +129,21 @@ def _blame(
     def backward(kept: Any, m: list[Any]):
         leaves, values, given, results, (own, rest) = kept
         to_bias = getattr(rebuild(leaves), "to_bias", Gradient().to_bias)
-        view, parts = view_of(step, values, results), widen(m)
-        r = to_bias(view, parts[0] if len(results) == 1 else tuple(parts))
+        view, arrived = view_of(step, values, results), widen(m)
+        r = to_bias(view, arrived[0] if len(results) == 1 else tuple(arrived))
         values, given = widen(values), widen(given)
+        shares = _shares(step, found, values, given, r, view)
         parts = [
-            worth(c, part, probe.dtype)
-            for c, part, probe in zip(
-                given, _shares(step, found, values, given, r, view), own, strict=True
-            )
+            _compat.cotangent(worth(c, share, probe.dtype), probe)
+            for c, share, probe in zip(given, shares, own, strict=True)
         ]
         if rest is not None:
-            rest = jnp.sum(r.real.astype(rest.dtype)) - sum(map(jnp.sum, parts))
+            whole = _compat.cotangent(jnp.sum(r.real.astype(rest.dtype)), rest)
+            rest = whole - sum(map(jnp.sum, parts))
         return None, None, None, m, (parts, rest)
 
     run.defvjp(lambda *operands: (operands[3], operands), backward)
-    return run(leaves, list(values), given, list(results), probes)
+    return run(leaves, list(values), list(given), list(results), probes)
 
 
 def _shares(

@@ -53,7 +53,6 @@ def tap_missing(
       probe: a scalar.
     """
     leaves, rebuild = hyperparameters(Gradient() if rule is None else rule)
-    probe = _compat.vary_like(probe, *leaves, *values, *results)
 
     @jax.custom_vjp
     def run(leaves: Any, values: Any, twins: Any, results: list[Any], probe: Any) -> list[Any]:
@@ -63,7 +62,7 @@ def tap_missing(
     def backward(kept: Any, m: list[Any]):
         leaves, values, twins, probe = kept
         missing = _missing(step, rebuild(leaves), values, twins, m, gives, probe.dtype)
-        return None, None, None, m, missing
+        return None, None, None, m, _compat.cotangent(missing, probe)
 
     run.defvjp(lambda *operands: (operands[3], (*operands[:3], operands[4])), backward)
     return run(leaves, list(values), list(twins), list(results), probe)

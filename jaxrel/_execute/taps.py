@@ -157,17 +157,12 @@ def within(step: Step, probes: Probes) -> dict[Key, jax.Array]:
     return {key: probe for key, probe in probes.items() if key.owner in owners}
 
 
-def tap(x: jax.Array, probe: jax.Array, twin: jax.Array | None = None) -> jax.Array:
+@jax.custom_vjp
+def tap(x: jax.Array, probe: jax.Array, twin: jax.Array | None) -> jax.Array:
     """Returns ``x``; the scalar ``probe`` gets sum(x m) for the multiplier m that ``x`` gets.
 
     Against a baseline, where x has a twin, it gets sum((x - twin) m).
     """
-    probe = _compat.vary_like(probe, x, *(() if twin is None else (twin,)))
-    return _tap(x, probe, twin)
-
-
-@jax.custom_vjp
-def _tap(x: jax.Array, probe: jax.Array, twin: jax.Array | None) -> jax.Array:
     del probe, twin
     return x
 
@@ -178,24 +173,20 @@ def _tap_forward(x: jax.Array, probe: jax.Array, twin: jax.Array | None):
 
 def _tap_backward(kept: Any, m: jax.Array):
     x, probe = kept
-    return m, jnp.sum(worth(x, m, probe.dtype)), None
+    return m, _compat.cotangent(jnp.sum(worth(x, m, probe.dtype)), probe), None
 
 
-_tap.defvjp(_tap_forward, _tap_backward)
-
-
-def tap_companion(companion: jax.Array, probe: jax.Array) -> jax.Array:
-    """Returns ``companion``; the scalar ``probe`` gets the sum of its relevance."""
-    return _tap_companion(companion, _compat.vary_like(probe, companion))
+tap.defvjp(_tap_forward, _tap_backward)
 
 
 @jax.custom_vjp
-def _tap_companion(companion: jax.Array, probe: jax.Array) -> jax.Array:
+def tap_companion(companion: jax.Array, probe: jax.Array) -> jax.Array:
+    """Returns ``companion``; the scalar ``probe`` gets the sum of its relevance."""
     del probe
     return companion
 
 
-_tap_companion.defvjp(
+tap_companion.defvjp(
     lambda companion, probe: (companion, probe),
-    lambda probe, r: (r, jnp.sum(r.astype(probe.dtype))),
+    lambda probe, r: (r, _compat.cotangent(jnp.sum(r.astype(probe.dtype)), probe)),
 )

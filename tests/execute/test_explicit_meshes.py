@@ -96,3 +96,42 @@ def test_references_and_microbatches() -> None:
         sharded = run(*(jax.device_put(a, NamedSharding(mesh, P("batch"))) for a in given))
     np.testing.assert_array_equal(sharded[0], plain[0])
     assert_close(sharded[1:], plain[1:])
+
+
+def test_parameters_that_are_sharded() -> None:
+    """Each device has some columns of a layer, and some rows of the next: constants count once."""
+    mesh = jax.make_mesh((2, 2), ("b", "m"), axis_types=(AxisType.Explicit,) * 2)
+    specs = {"w": P(None, "m"), "b": P("m"), "v": P("m", None), "c": P(), "x": P("b", None)}
+    rng = np.random.default_rng(0)
+    shapes = {"w": (6, 4), "b": (4,), "v": (4, 2), "c": (2,), "x": (4, 6)}
+    given = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in shapes.items()}
+
+    def network(out: Any) -> Callable:
+        def fun(p):
+            h = jnp.tanh(p["x"] @ p["w"] + p["b"])
+            return jnp.sin(jnp.dot(h, p["v"], out_sharding=out) + p["c"]).sum(-1)
+
+        return fun
+
+    def run(fun: Callable) -> Callable:
+        def explained(given):
+            def of_x(x):
+                return fun(given | {"x": x})
+
+            books = audit(of_x, "lrp")(given["x"])
+            return {
+                "lrp": relevance(of_x, "lrp", biases=True)(given["x"]),
+                "alpha_beta": relevance(of_x, "excitation_backprop", biases="total")(given["x"]),
+                "deep_taylor": relevance(of_x, "deep_taylor", biases=True)(given["x"]),
+                "parameters": relevance(fun, "slope", biases="total")(given),
+                "books": (books.explained, books.amounts),
+            }
+
+        return jax.jit(explained)
+
+    expected = run(network(None))(given)
+    with jax.set_mesh(mesh):
+        placed = {k: jax.device_put(v, NamedSharding(mesh, specs[k])) for k, v in given.items()}
+        found = run(network(P("b", None)))(placed)
+    for key in expected:
+        assert_close(found[key], expected[key])

@@ -188,3 +188,34 @@ def test_what_is_repeated() -> None:
 
     found = jax.jit(relevance(sharded(fun, (ROWS,), ROWS), "deconvnet"))(X)
     assert_close(found, relevance(fun, "deconvnet")(X))
+
+
+def blamed(layer: Callable) -> dict[str, Any]:
+    """Relevance of the constants in all, those of the layer by a rule of its own."""
+
+    def run(x):
+        found = {}
+        for name in ("Epsilon", "AlphaBeta"):
+            explain = relevance(
+                lambda x: jnp.tanh(layer(x)) @ V + S, RuleSet(matmul=RULES[name]), biases="total"
+            )
+            found[name] = explain(x)
+        by_layer = relevance(lambda x: jnp.tanh(layer(jnp.tanh(x @ V))), "slope", biases=True)
+        sums = jax.tree.map(jnp.sum, by_layer(x)[1])
+        return found | {"all": sum(sums.values())}
+
+    return jax.jit(run)(X)
+
+
+@pytest.fixture(scope="module")
+def plainly_blamed() -> dict[str, Any]:
+    return blamed(lambda x: x @ W + C)
+
+
+@pytest.mark.parametrize("place", every(3, list(LAYERS), start=1))
+def test_constants_count_once(place: str, plainly_blamed: dict[str, Any]) -> None:
+    """Whether a device adds its part of a constant, or all add the same to what is the same."""
+    fun, specs, out = LAYERS[place]
+    found = blamed(lambda x: sharded(fun, specs, out)(x, W, C))
+    for key, expected in plainly_blamed.items():
+        assert_close(found[key], expected)
