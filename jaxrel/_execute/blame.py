@@ -204,7 +204,8 @@ def by_layer(found: Mapping[Key, Constant], relevances: Probes) -> dict[str, jax
         names = chain([c.path or named, named], (f"{named}_{k}" for k in count(1)))
         name = next(n for n in names if n not in layers or layers[n].shape == r.shape)
         layers[name] = layers[name] + r if name in layers else r
-        dtypes[name] = jnp.promote_types(c.dtype, dtypes.get(name, c.dtype))
+        with jax.numpy_dtype_promotion("standard"):
+            dtypes[name] = jnp.promote_types(c.dtype, dtypes.get(name, c.dtype))
     return {name: r.astype(dtypes[name]) for name, r in layers.items()}
 
 

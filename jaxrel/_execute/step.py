@@ -286,6 +286,7 @@ def _view(step: Step, values: Sequence[Any], results: Sequence[Any]) -> View:
         selection=selection_of(eqn) if selects else None,
         quotient=step.kind in ("quotient", "normalization"),
         power=step.power,
+        elementwise=all(of(node.name).elementwise for node in step.nodes),
         exponentials=(lambda: find_exponentials(step, values)) if step.kind == "softmax" else None,
         affine=functools.cache(lambda: take_apart(step, values)) if is_matmul else None,
         system=functools.cache(lambda: take_system(step, values, results, run_wide))

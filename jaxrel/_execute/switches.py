@@ -28,7 +28,7 @@ from jax import lax
 from .. import _compat
 from .._plan.axes import Axes, independent_axes
 from .._plan.steps import Step
-from ..rules.numerics import difference, finite
+from ..rules.numerics import difference, finite, wide
 from .bundle import is_float
 
 
@@ -130,4 +130,4 @@ def _from_front(a: jax.Array, order: Sequence[int]) -> jax.Array:
 
 
 def _wide(a: Any) -> jax.Array:
-    return a.astype(jnp.promote_types(a.dtype, jnp.float32))
+    return wide(a) if is_float(a) else a.astype(jnp.float32)

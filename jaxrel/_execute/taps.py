@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .. import _compat
 from .._plan.steps import Plan, Step
@@ -52,7 +53,7 @@ def sum_type(dtype: Any) -> Any:
 
 def worth(x: Any, m: Any, dtype: Any) -> jax.Array:
     """The relevance x m, real, in ``dtype``; an infinite x is no more than far."""
-    part = jnp.promote_types(dtype, jnp.complex64) if jnp.iscomplexobj(m) else dtype
+    part = np.promote_types(dtype, np.complex64) if jnp.iscomplexobj(m) else dtype
     product = jnp.where(m == 0, 0, far(jnp.asarray(x).astype(part)) * m.astype(part))
     return product.real.astype(dtype)
 

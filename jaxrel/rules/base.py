@@ -126,7 +126,7 @@ def total(values: Any, m: Any) -> jax.Array:
     """The relevance of values with these multipliers, in all; integers have none."""
     pairs = zip(jax.tree.leaves(values), jax.tree.leaves(m), strict=True)
     parts = (jnp.sum((z * w).real) for z, w in pairs if w.dtype != jax.dtypes.float0)
-    return sum(parts, start=jnp.zeros(()))
+    return sum(parts, start=jnp.asarray(0.0))
 
 
 T = TypeVar("T")
@@ -188,5 +188,6 @@ class Detach(Rule):
         if len(view.inputs) == 1:  # logits, or the denominator below a constant
             return (None,)
         value, *rest = view.inputs
-        _, pullback = jax.vjp(lambda v: view.function(v, *rest), value)
+        function = view.guarded(m)
+        _, pullback = jax.vjp(lambda v: function(v, *rest), value)
         return (*pullback(m), *(None for _ in rest))

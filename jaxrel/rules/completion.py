@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from . import numerics
 from .numerics import difference, finite
 
 
@@ -39,9 +40,11 @@ def completed(
     outputs = zip(*map(jax.tree.leaves, (y, y0, m)), strict=True)
     floats = [(_difference(b, b0), w) for b, b0, w in outputs if w.dtype != jax.dtypes.float0]
     steps = [_difference(a, a0) for a, a0 in zip(x, x0, strict=True)]
-    arrived = sum((total(d * w) for d, w in floats), start=jnp.zeros(()))
-    sent = sum((total(d * part) for d, part in zip(steps, found, strict=True)), start=jnp.zeros(()))
-    square = sum((total(d * d.conj()) for d in steps), start=jnp.zeros(()))
+    arrived = sum((total(d * w) for d, w in floats), start=jnp.asarray(0.0))
+    sent = sum(
+        (total(d * part) for d, part in zip(steps, found, strict=True)), start=jnp.asarray(0.0)
+    )
+    square = sum((total(d * d.conj()) for d in steps), start=jnp.asarray(0.0))
     share = finite((arrived - sent) * _reciprocal(square))
     return tuple(
         part + d.conj() * share.reshape(share.shape + (1,) * (d.ndim - examples))
@@ -62,4 +65,4 @@ def _difference(x: jax.Array, x0: jax.Array) -> jax.Array:
 
 def wide(x: jax.Array) -> Any:
     """The dtype to add up in: float32 at least."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return numerics.wide(x).dtype if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32

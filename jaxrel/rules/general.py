@@ -113,7 +113,8 @@ def integral(
         t, weight = point
         here = (a0 + (t * (a - a0)).astype(a.dtype) for a, a0 in zip(x, x0, strict=True))
         _, pullback = jax.vjp(function, *here)
-        return tuple(finite(part.astype(wide(part))) * weight for part in pullback(m))
+        parts = (finite(part.astype(wide(part))) for part in pullback(m))
+        return tuple(part * weight.astype(part.dtype) for part in parts)
 
     real = jnp.finfo(wide(x[0])).dtype
     parts = lax.map(weighted, tuple(jnp.asarray(p, real) for p in points))

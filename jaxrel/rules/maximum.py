@@ -120,9 +120,14 @@ class Shapley(MaximumRule):
         return jnp.where(y > 0, divide(worth, positive), _uniform(a, y))
 
 
+def _present(a: jax.Array) -> jax.Array:
+    """1 for candidates, 0 for padding; in their dtype."""
+    return jnp.isfinite(a).astype(a.dtype)
+
+
 def _uniform(a: jax.Array, y: jax.Array) -> jax.Array:
     """Factors that give every candidate the same share of a maximum <= 0."""
-    present = jnp.isfinite(a)
+    present = _present(a)
     return present * _ratio(jnp.minimum(y, 0), jnp.minimum(a, 0)) / present.sum(0, keepdims=True)
 
 
@@ -173,8 +178,8 @@ class SoftmaxLimit(MaximumRule):
 
 def _soft(a: jax.Array, y: jax.Array, beta: jax.Array) -> jax.Array:
     """Factors through the soft maximum, where beta y is no larger than 1 / eps^2."""
-    largest, present = float(jnp.finfo(a.dtype).max), jnp.isfinite(a)
-    a = jnp.where(present, a, y)
+    largest, present = float(jnp.finfo(a.dtype).max), _present(a)
+    a = jnp.where(present > 0, a, y)
     u, top, n = jnp.clip(beta * a, -largest, largest), beta * y, present.sum(0, keepdims=True)
     # A difference of products would be rounded in units of top, which may be anything.
     gap = jnp.maximum(jnp.where(a > y, 0, a - y), -largest)
@@ -205,8 +210,8 @@ def _soft_factors(
     beta: jax.Array, a: jax.Array, y: jax.Array, a0: jax.Array, y0: jax.Array
 ) -> jax.Array:
     """L(e_i, e0_i) / L(sum e, sum e0), e = exp(beta a) and L the logarithmic mean."""
-    present, top = jnp.isfinite(a), jnp.maximum(y, y0)
-    u, u0 = (beta * (jnp.where(present, b, top) - top) for b in (a, a0))
+    present, top = _present(a), jnp.maximum(y, y0)
+    u, u0 = (beta * (jnp.where(present > 0, b, top) - top) for b in (a, a0))
     v, v0 = (
         beta * (w - top) + jnp.log((present * jnp.exp(beta * (b - w))).sum(0, keepdims=True))
         for b, w in ((a, y), (a0, y0))
@@ -292,7 +297,7 @@ def _padded(v: jax.Array) -> jax.Array:
 def _distance(a: jax.Array, b: jax.Array) -> jax.Array:
     """A difference a - b; padding, -inf, loses by a distance of 1, and is no match for itself."""
     present = jnp.isfinite(a) & jnp.isfinite(b)
-    walkover = jnp.isfinite(a).astype(a.dtype) - jnp.isfinite(b).astype(a.dtype)
+    walkover = _present(a) - _present(b)
     return jnp.where(present, jnp.where(present, a, 0) - jnp.where(present, b, 0), walkover)
 
 
@@ -362,7 +367,7 @@ def sorted_multiplier(view: View, m: Any) -> tuple[jax.Array]:
 
     def compare(pair: tuple[jax.Array, jax.Array], r: jax.Array):
         other = partner(r)
-        upper = jnp.sign(place - other)[(None,) * (a.ndim - 1)]
+        upper = jnp.sign(place - other)[(None,) * (a.ndim - 1)].astype(a.dtype)
         met = [v[..., other] for v in pair]
         slope = _abs_slope(*(v - w for v, w in zip(pair, met, strict=True)))
         kept = jnp.where(upper == 0, 1, (1 + upper * slope) / 2).astype(a.dtype)

@@ -97,7 +97,7 @@ class GeneralizedGamma(Rule):
 
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """The bias's part, (b + gamma b+) P + (b + gamma b-) N."""
-        b, (sp, sn) = bias_of(view) * self.bias, self.shares(view, m)
+        b, (sp, sn) = bias_of(view) * float(self.bias), self.shares(view, m)
         return b * (sp + sn) + self.gamma * (jnp.maximum(b, 0) * sp + jnp.minimum(b, 0) * sn)
 
 
@@ -149,7 +149,7 @@ class AlphaBeta(Rule):
 
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """The bias's part, alpha b+ sa - beta b- sb."""
-        b, (sa, sb) = bias_of(view) * self.bias, self.shares(view, m)
+        b, (sa, sb) = bias_of(view) * float(self.bias), self.shares(view, m)
         return jnp.maximum(b, 0) * sa + (0 if sb is None else jnp.minimum(b, 0) * sb)
 
 
@@ -196,12 +196,12 @@ class PositiveWeights(Rule):
     def shares(self, view: View, m: jax.Array) -> jax.Array:
         """The shares m z / S(W+ x + b)."""
         (x,), affine = view.inputs, _affine(view)
-        z = affine.linear(x, jnp.maximum(affine.weight, 0)) + bias_of(view) * self.bias
+        z = affine.linear(x, jnp.maximum(affine.weight, 0)) + bias_of(view) * float(self.bias)
         return shares(view, m, z, self.eps)
 
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """The bias's part, b m z / S(W+ x + b)."""
-        return bias_of(view) * self.bias * self.shares(view, m)
+        return bias_of(view) * float(self.bias) * self.shares(view, m)
 
 
 def parts(view: View, bias: bool) -> tuple[jax.Array, jax.Array]:

@@ -6,6 +6,7 @@ the value is b; otherwise a and b are in the order of the program.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ class Half(Rule):
         """See :class:`RuleFunction`."""
         if view.baseline is not None:
             return Midpoint()(view, m)
-        return tuple(v / 2 for v in view.vjp(m))
+        return tuple(v / 2 for v in _factors(view, m))
 
 
 @rule("product", "quotient", "normalization")
@@ -55,10 +56,18 @@ class Midpoint(Rule):
         """See :class:`RuleFunction`."""
         assert view.baseline is not None
         if view.quotient:
-            return _solved(view, m)
+            return _solved(dataclasses.replace(view, function=view.guarded(m)), m)
         pairs = zip(view.inputs, view.baseline.inputs, strict=True)
-        _, pullback = jax.vjp(view.function, *(x / 2 + x0 / 2 for x, x0 in pairs))
+        _, pullback = jax.vjp(view.guarded(m), *(x / 2 + x0 / 2 for x, x0 in pairs))
         return pullback(m)
+
+
+def _factors(view: View, m: jax.Array) -> tuple[jax.Array, ...]:
+    """What each side gets in full."""
+    if not view.elementwise:
+        return view.vjp(m)
+    _, pullback = jax.vjp(view.guarded(m), *view.inputs)
+    return pullback(m)
 
 
 def _solved(view: View, m: jax.Array) -> tuple[jax.Array, ...]:
@@ -109,7 +118,7 @@ class First(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
-        return view.vjp(m)[0], None
+        return _factors(view, m)[0], None
 
 
 @rule("product")
@@ -122,4 +131,4 @@ class Second(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
-        return None, view.vjp(m)[1]
+        return None, _factors(view, m)[1]

@@ -39,12 +39,12 @@ class WSquare(Rule):
         """The shares m z / S(sum_i W_i^2 + b^2)."""
         assert view.affine is not None
         affine = view.affine()
-        z = affine.of_ones(affine.weight**2) + bias_of(view) ** 2 * self.bias
+        z = affine.of_ones(affine.weight**2) + bias_of(view) ** 2 * float(self.bias)
         return shares(view, m, z, self.eps)
 
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """The bias's part, b^2 m z / S(sum_i W_i^2 + b^2)."""
-        return bias_of(view) ** 2 * self.bias * self.shares(view, m)
+        return bias_of(view) ** 2 * float(self.bias) * self.shares(view, m)
 
 
 @rule("matmul")

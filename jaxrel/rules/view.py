@@ -35,6 +35,7 @@ class View:
       quotient: whether the step divides its first input by its second, or by a power of it; a
         normalization does.
       power: the power of the second input that is divided by.
+      elementwise: whether an element of the output is made of that element of the inputs alone.
       rounded: whether the step itself computes in fewer than 32 bits: ``output`` was rounded there
         (but that of a nonlinearity, which is computed again), while all else here is in float32.
       plain: for a step that is linear or bilinear, and rounded, its VJP in its own type: the
@@ -60,6 +61,7 @@ class View:
     begins: int = 1
     quotient: bool = False
     power: float = 1.0
+    elementwise: bool = False
     rounded: bool = False
     plain: Callable[[Any], Sequence[jax.Array]] | None = None
     affine: Callable[[], Affine] | None = None
@@ -115,6 +117,15 @@ class View:
             return tuple(self.plain(m))
         _, pullback = jax.vjp(self.function, *self.inputs)
         return pullback(m)
+
+    def guarded(self, m: Any) -> Callable[..., Any]:
+        """The function, which is not asked, if it is elementwise, where no multiplier arrives.
+
+        There 0 times an infinite factor would be NaN.
+        """
+        if not self.elementwise:
+            return self.function
+        return lambda *inputs: self.function(*(jnp.where(m == 0, 1, x) for x in inputs))
 
 
 class Affine(Protocol):

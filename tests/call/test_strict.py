@@ -12,12 +12,15 @@ import pytest
 from jax import lax
 
 from jaxrel import (
+    RuleSet,
     audit,
     expected,
     integrated,
     relevance,
     relevance_vjp,
     rewrite,
+    rules,
+    rulesets,
     smooth,
     summary,
     value_and_relevance,
@@ -87,6 +90,43 @@ def test_nothing_leaks_within_other_traces():
         explain(X)
         jax.eval_shape(jax.vmap(lambda x: by_scan(x[None])), X)
         jax.eval_shape(jax.grad(lambda x: (explain(x) ** 2).sum()), X)
+
+
+MAXIMA = {
+    "max": lambda x: x.max(-1),
+    "min": lambda x: jnp.minimum(x, x[:, ::-1]),
+    "pool": lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 2), (1, 1), "SAME"),
+    "sort": lambda x: jnp.sort(x, -1),
+    "scatter": lambda x: x.at[:, 0].max(x[:, 1]),
+}
+OF_MAXIMA = (rules.Shapley(), rules.Radial(), rules.SoftmaxLimit(), rules.SoftmaxLimit(2.0))
+BETWEEN = (rules.AbsoluteValue(), rules.CrossMax(), rules.SoftmaxLimit(2.0))
+
+
+@pytest.mark.parametrize("name", MAXIMA)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_rules_promote_nothing(name, dtype):
+    x = X.astype(dtype)
+    with jax.numpy_dtype_promotion("strict"):
+        for rule in OF_MAXIMA:
+            jax.eval_shape(relevance(MAXIMA[name], RuleSet(maximum=rule), biases="total"), x)
+        for rule in BETWEEN:
+            chosen = rulesets.compare_to_baseline(rule)
+            jax.eval_shape(relevance(MAXIMA[name], chosen, baseline=2 * x), x)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_rules_of_layers_promote_nothing(dtype):
+    x, w = X.astype(dtype), W.astype(dtype)
+
+    def fun(x):
+        return jnp.prod(jnp.tanh(x @ w + w[:1]), -1) ** x[:, 0]
+
+    with jax.numpy_dtype_promotion("strict"):
+        for rule in (rules.WSquare(), rules.AlphaBeta(), rules.PositiveWeights()):
+            jax.eval_shape(relevance(fun, RuleSet(matmul=rule), biases=True), x)
+        jax.eval_shape(relevance(fun, RuleSet(nonlinearity=rules.PathIntegral(3))), x)
+        jax.eval_shape(relevance(fun, baseline=2 * x), x)
 
 
 @pytest.mark.parametrize("name", CALLS)

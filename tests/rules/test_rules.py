@@ -866,3 +866,20 @@ def test_nonlinearity_that_computes_in_float32(dtype, rule):
         if rule == rules.Slope():
             expected = oracle.NONLINEARITIES[name].f(np.asarray(x, np.float64))
             close(got.astype(np.float64), expected, 1e-2)
+
+
+@pytest.mark.parametrize("name", ["slope", "attn_lrp", "epsilon_plus"])
+def test_infinite_factors_where_nothing_arrives(name: str) -> None:
+    """What a mask takes away is worth nothing, whatever it was multiplied or divided by."""
+    counts = jnp.array([[0.0, 2.0, 3.0, 0.0], [1.0, 0.0, 4.0, 1.0]])
+    functions = (
+        lambda x: jnp.where(x > 0, x * jnp.log(x[:, ::-1] + x), 0.0),
+        lambda x: jnp.where(x > 0, jax.nn.sigmoid(x @ jnp.ones((4, 4))) * jnp.log(x), 0.0),
+        lambda x: jnp.where(x > 0, jnp.log(x) * jnp.cos(x[:, :1]), 0.0),
+        lambda x: jnp.where(x > 0, x[:, ::-1] * jnp.cos(x) / x, 0.0),
+        lambda x: jnp.where(x + x[::-1] > 1, x[:, ::-1] / (x + x[::-1] - 1), 0.0),
+    )
+    for fun in functions:
+        found, biases = jaxrel.relevance(fun, name, biases="total")(counts)
+        assert np.isfinite(found).all() and np.isfinite(biases)
+        assert np.any(found)
