@@ -24,6 +24,7 @@ import numpy as np
 from jax import core as jax_core
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import SymbolicZero
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.interpreters import ad
@@ -94,6 +95,18 @@ def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     with eqn.ctx.manager:
         out = primitive.bind(*operands, **primitive.get_bind_params(eqn.params))
     return list(out) if primitive.multiple_results else [out]
+
+
+def by_rows(values: Sequence[Any]) -> list[Any]:
+    """The same values, in the memory of a CPU by rows.
+
+    XLA lets the operands of an operation have the layout that its neighbours want, columns where
+    they are LAPACK's, and its fft for CPUs then refuses them.
+    """
+    if jax.default_backend() != "cpu":
+        return list(values)
+    layouts = [Layout(major_to_minor=tuple(range(np.ndim(x)))) for x in values]
+    return list(map(with_layout_constraint, values, layouts))
 
 
 def _varying_together(eqn: JaxprEqn, operands: Sequence[Any]) -> Sequence[Any]:

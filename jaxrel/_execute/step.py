@@ -45,7 +45,13 @@ def scope(step: Step) -> AbstractContextManager[Any]:
 
 def run_nodes(step: Step, values: Sequence[Any]) -> list[Any]:
     """Executes the nodes of a step on the values of its operands, as they are."""
-    return _run(step, values, lambda node, operands: _compat.bind(node.eqn, operands))
+
+    def execute(node: Node, operands: list[Any]) -> list[Any]:
+        if step.by_rows:
+            return _compat.by_rows(_compat.bind(node.eqn, _compat.by_rows(operands)))
+        return _compat.bind(node.eqn, operands)
+
+    return _run(step, values, execute)
 
 
 def run_wide(step: Step, values: Sequence[Any]) -> list[Any]:

@@ -274,6 +274,7 @@ def _step(groups: _Groups, group: Group, bodies: tuple[Plan, ...]) -> Step:
         begins=beginning(known, groups.readers, live_values[0], last.results[0])
         if group.kind == "nonlinearity"
         else 1,
+        by_rows=known.mixes_layouts and any(of(node.name).laid_out == "rows" for node in nodes),
         bodies=bodies if group.kind == "control" else (),
         shapes=(known.shapes(live_values), known.shapes(last.results)),
     )

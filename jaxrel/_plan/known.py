@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -114,6 +115,11 @@ class Known:
             return False
         shape = self.shape(node.results[0])
         return all(self.shape(value) == shape for value in operands)
+
+    @functools.cached_property
+    def mixes_layouts(self) -> bool:
+        """Whether some of the graph is computed on rows in memory, and some on columns."""
+        return {"rows", "columns"} <= {of(node.name).laid_out for node in self.graph.nodes}
 
     def node(self, value: int) -> Node | None:
         """The node that made ``value``; None for inputs and constants."""

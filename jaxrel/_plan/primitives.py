@@ -52,6 +52,7 @@ class Primitive:
       solves: position of b in A y = b; ``ALL``: told by the equation.
       factors: a product of elements of one value, or of that and another: a polynomial.
       decomposes: a function of the last two dimensions.
+      laid_out: whether XLA computes it on a CPU on ``"rows"`` or ``"columns"`` in memory alone.
       dead: its derivative is zero everywhere, although its result may be a float.
       discrete: its result is no float.
       underived: operands in which jax has no derivative of it.
@@ -88,6 +89,7 @@ class Primitive:
     solves: int | None = None
     factors: bool = False
     decomposes: bool = False
+    laid_out: str = ""
     dead: bool = False
     discrete: bool = False
     underived: tuple[int, ...] = ()
@@ -176,8 +178,9 @@ _rows("psum2 unreduced_psum", linear=(ALL,), signed=True, sums=True, over_mesh=T
 _rows("reduce_scatter unreduced_reduce_scatter", linear=(ALL,), signed=True, over_mesh=True)
 _rows("scatter-add", linear=(ALL,), signed=True, sign="keeps")
 _rows("scatter-sub", linear=(ALL,), signed=True, negated=(2,))
+_rows("fft", linear=(ALL,), laid_out="rows")
 _rows(
-    "real imag complex conj fft bcoo_extract "
+    "real imag complex conj bcoo_extract "
     "bcoo_fromdense bcoo_sort_indices bcoo_sum_duplicates bcoo_todense bcoo_transpose bcsr_extract "
     "bcsr_fromdense bcsr_todense coo_fromdense coo_todense csr_fromdense csr_todense todense",
     linear=(ALL,),
@@ -197,7 +200,7 @@ _rows(
 )
 _rows("select_and_gather_add select_and_scatter_add", linear=(0,))
 _rows("spsolve", linear=(3,), underived=(0,))
-_rows("triangular_solve", linear=(1,), solves=1)
+_rows("triangular_solve", linear=(1,), solves=1, laid_out="columns")
 _rows("tridiagonal_solve", linear=(3,), solves=3)
 _rows("custom_linear_solve", control=False, solves=ALL)
 
@@ -272,7 +275,7 @@ _rows("scatter-max scatter-min", picks="scatter")
 _rows("sort", picks="selection", sign="keeps")
 _rows("top_k approx_top_k", picks="selection")
 _rows("reduce_prod cumprod scatter-mul", factors=True)
-_rows("cholesky eig eigh lu qr svd", decomposes=True)
+_rows("cholesky eig eigh lu qr svd", decomposes=True, laid_out="columns")
 _rows("reduce reduce_window cumlogsumexp")
 
 # ------------------------------------------------------------------------------------- nothing live

@@ -126,6 +126,7 @@ class Step:
       first: a matmul that reads an explained input through no other layer.
       nonneg: for each live operand whether it is known to be >= 0.
       homogeneous, linear_read, power, shares, by_value: see :class:`Group`.
+      by_rows: it is computed on rows in memory, among others that are computed on columns.
       begins: of a nonlinearity, see :func:`jaxrel._plan.chains.beginning`.
       bodies: nested plans of a control step.
       shapes: shapes of the live operands and of the results, for people.
@@ -149,6 +150,7 @@ class Step:
     shares: Shares | None = None
     by_value: bool = False
     begins: int = 1
+    by_rows: bool = False
     bodies: tuple[Plan, ...] = ()
     shapes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
