@@ -345,6 +345,7 @@ def summary(
       A function with the signature of ``fun`` (arguments may be ``jax.ShapeDtypeStruct``) that
       returns a :class:`~jaxrel._plan.table.Table`: printed, one line for each step with path, kind,
       operation, shapes and rule, those of a layer under one heading; in a notebook that opens.
+      Below, and in its ``notes``, what is split by the border of a ``shard_map``, loop or branch.
 
     Raises:
       TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.

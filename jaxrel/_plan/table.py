@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .._show.tables import Cells, Group, Sheet
+from .splits import splits
 from .steps import UNRULED, Plan, Step
 
 
@@ -40,14 +42,16 @@ class Table:
 
     Attributes:
       rows: one for each step.
+      notes: what is split by the border of a call or loop, and so is not read as one thing.
     """
 
     rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, plan: Plan, rule_of: Callable[[Step], str]) -> Table:
         """Lists the steps of ``plan`` with the rule that ``rule_of`` names for each."""
-        return cls(tuple(_rows(plan, rule_of, 0)))
+        return cls(tuple(_rows(plan, rule_of, 0)), tuple(dict.fromkeys(splits(plan))))
 
     def __iter__(self) -> Iterator[Row]:
         """Iterates over the rows."""
@@ -58,13 +62,14 @@ class Table:
         return len(self.rows)
 
     def __str__(self) -> str:
-        """A table with a header."""
-        return self._sheet().text()
+        """A table with a header, and notes below."""
+        return "\n".join([self._sheet().text(), *self.notes])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self._sheet().html()
+        notes = (f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return "".join([self._sheet().html(), *notes])
 
     def _sheet(self) -> Sheet:
         runs = itertools.groupby(self.rows, key=lambda row: (row.depth, row.path))

@@ -16,7 +16,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from jaxrel import relevance
+from jaxrel import relevance, summary
 from jaxrel._call.arguments import Arguments
 from jaxrel._execute.explanation import trace
 from jaxrel.rulesets.matching import matches_path
@@ -1034,3 +1034,35 @@ def test_a_number_that_is_traced_outside_is_unknown(around):
 
     operand = jnp.array([0.75]) if around is jax.vmap else 0.75
     assert jnp.isfinite(around(total)(operand)).all()
+
+
+def test_summary_says_what_a_border_splits():
+    """A bias outside of what holds its matrix; a quotient of what is made inside."""
+    w, c = jnp.ones((4, 4)), jnp.ones(4)
+    mesh = jax.make_mesh((2,), ("m",), axis_types=(jax.sharding.AxisType.Auto,))
+    row, column = jax.sharding.PartitionSpec("m"), jax.sharding.PartitionSpec(None, "m")
+
+    def sharded(local, out):
+        return jax.shard_map(local, mesh=mesh, in_specs=(column, row), out_specs=out)
+
+    def layer(x, w):
+        return lax.psum(x @ w, "m")
+
+    whole = jax.sharding.PartitionSpec()
+    split = {
+        "shard_map": lambda x: jnp.tanh(sharded(layer, whole)(x, w) + c),
+        "scan": lambda x: jnp.tanh(lax.map(lambda row: row @ w, x).T + c),
+        "cond": lambda x: lax.cond(x[0, 0] > 0, lambda x: x @ w, lambda x: 2 * x, x) - c,
+    }
+    for name, fun in split.items():
+        (note,) = summary(fun, "epsilon")(jnp.ones((4, 4))).notes
+        assert note.startswith(f"split by {name}: what is added at ") and "bias of no layer" in note
+    total = lambda x: lax.map(jnp.exp, x)  # noqa: E731
+    table = summary(lambda x: (e := total(x)) / e.sum(-1, keepdims=True))(jnp.ones((4, 4)))
+    assert any("no softmax" in note for note in table.notes) and table.notes[0] in str(table)
+    for fun in (
+        lambda x: jnp.tanh(sharded(lambda x, w: layer(x, w) + c, whole)(x, w)),
+        lambda x: jnp.tanh(jax.checkpoint(lambda x: x @ w)(x) + c),
+        lambda x: sharded(layer, whole)(x, w) + x,
+    ):
+        assert not summary(fun, "epsilon")(jnp.ones((4, 4))).notes
