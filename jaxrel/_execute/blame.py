@@ -172,15 +172,12 @@ def _together(
     """The step's result at other values of its live operands, and of its constants."""
     env = dict(zip(step.operands, values, strict=True))
     env.update((step.operands[k], x) for k, x in zip(step.live, live, strict=True))
-    for constant, value in zip(found, cs, strict=True):
-        assert constant.operand is not None
-        env[constant.operand] = constant.place(value)
-    nodes = step.nodes
-    if nodes[0].name in MATMUL:  # W 0 = 0, without multiplying
-        (env[nodes[0].results[0]],) = widen([_compat.zeros(nodes[0].eqn.outvars[0].aval)])
-        nodes = nodes[1:]
-    for node in nodes:
-        results = bind(node.eqn, [env[v] for v in node.operands])
+    added = {(c.entry, c.operand): c.place(v) for c, v in zip(found, cs, strict=True)}
+    for k, node in enumerate(step.nodes):
+        if k == 0 and node.name in MATMUL:  # W 0 = 0, without multiplying
+            results = widen([_compat.zeros(node.eqn.outvars[0].aval)])
+        else:
+            results = bind(node.eqn, [added.get((k, v), env[v]) for v in node.operands])
         env.update(zip(node.results, results, strict=True))
     return env[step.results[0]]
 

@@ -48,6 +48,7 @@ class Constant:
       shape: its own.
       dtype: its own; that of the real part of a complex one.
       loops: lengths of the loops around it, outermost first.
+      entry: position in its step of the operation that adds it; others may scale by it.
     """
 
     path: str
@@ -58,6 +59,7 @@ class Constant:
     shape: tuple[int, ...]
     dtype: Any
     loops: tuple[int, ...]
+    entry: int | None = None
 
     def place(self, c: Any) -> Any:
         """The operand, made of the source's value ``c``, in float32 at least."""
@@ -180,11 +182,10 @@ def _of_step(
         added, rest = _added(step)
         if len(step.results) > 1 or (step.kind == "maximum" and rule is not None):
             added, rest = [], rest or bool(added)
-    for k, (node, value) in enumerate(added):
-        yield (
-            Key(id(step), "step", k),
-            sources.constant(value, _path(step, node), step.operation, loops),
-        )
+    for k, (entry, value) in enumerate(added):
+        path = _path(step, step.nodes[entry])
+        found = sources.constant(value, path, step.operation, loops)
+        yield Key(id(step), "step", k), found and dataclasses.replace(found, entry=entry)
     if rest:
         floats = [v for v in step.nodes[-1].eqn.outvars if _is_inexact(v.aval)]
         dtype = jnp.finfo(floats[0].aval.dtype).dtype if floats else jnp.float32
@@ -216,13 +217,13 @@ def _of_control(step: Step, sources: _Sources, chosen: Assignment, loops: tuple[
         yield from _of_plan(body, chosen, inner)
 
 
-def _added(step: Step) -> tuple[list[tuple[Node, int]], bool]:
-    """The nodes of a step that add a constant, its value number, and whether they add more."""
+def _added(step: Step) -> tuple[list[tuple[int, int]], bool]:
+    """Positions of nodes that add a constant, its value number, and whether they add more."""
     inside = {step.operands[k] for k in step.live}
     made = {v for node in step.nodes for v in node.results}
-    added: list[tuple[Node, int]] = []
+    added: list[tuple[int, int]] = []
     rest = False
-    for node in step.nodes:
+    for position, node in enumerate(step.nodes):
         if inside.isdisjoint(node.operands):
             continue
         others = [
@@ -232,7 +233,7 @@ def _added(step: Step) -> tuple[list[tuple[Node, int]], bool]:
         ]
         joint = node.operands if _is_joint(node) else ()
         others = list(dict.fromkeys(v for v in others if v in joint or not _scales(node)))
-        added += [(node, v) for v in others if v in joint and v not in made]
+        added += [(position, v) for v in others if v in joint and v not in made]
         rest |= _has_fill(node) or any(v in made or v not in joint for v in others)
         inside.update(node.results)
     return added, rest

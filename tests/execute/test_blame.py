@@ -145,6 +145,25 @@ def test_all_ways_a_constant_can_enter():
         assert biases, fun.__name__
 
 
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x, w, c: (x @ w - c) * c + 0.5,
+        lambda x, w, c: (x @ w - c) / jnp.sqrt(c**2 + 1) * c,
+        lambda x, w, c: x * c + c,
+        lambda x, w, c: (x + c) * c - c,
+        lambda x, w, c: x @ w + c + c,
+        lambda x, w, c: jnp.where(x > 0, x * c, c),
+        lambda x, w, c: jnp.concatenate([x * c, jnp.broadcast_to(c, x.shape)]) + c,
+    ],
+)
+def test_a_constant_is_blamed_for_what_it_adds_and_not_for_what_it_scales(fun, rng):
+    x, w, c = (jnp.asarray(rng.normal(size=shape)) for shape in ((3, 4), (4, 4), (4,)))
+    value, (found, biases) = value_and_relevance(lambda x: fun(x, w, c), RuleSet(), biases=True)(x)
+    leaves = [found, *jax.tree.leaves(biases)]
+    np.testing.assert_allclose(sum(leaf.sum() for leaf in leaves), value.sum(), rtol=1e-12)
+
+
 def test_a_mask_of_minus_infinity_is_worth_nothing():
     """0 times infinity would be NaN."""
 
