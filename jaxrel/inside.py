@@ -19,6 +19,7 @@ from ._execute.explanation import explain, trace
 from ._execute.inside import read_inside
 from ._execute.places import Marked, places
 from ._execute.pullback import Asked
+from ._show.tables import Sheet
 from .api import Rules, default_rules
 from .errors import shown
 from .rulesets.assign import Assignment
@@ -137,16 +138,23 @@ class Graph:
         )
 
     def __str__(self) -> str:
-        """A line for each node, with the largest edges that come to it."""
-        width = max(map(len, self.names), default=0)
-        lines = [f"output  {float(self.value):.4g}"]
-        targets = [*self.names, "output"]
-        for k, name in enumerate(self.names):
-            row = np.asarray(self.edges[k])
+        """A line for each node, with what it gets, mostly."""
+        return self._sheet().text()
+
+    def _repr_html_(self) -> str:
+        """The same as a table in a notebook."""
+        return self._sheet().html()
+
+    def _sheet(self) -> Sheet:
+        targets = (*self.names, "output")
+        rows = [("output", f"{float(self.value):.4g}", "")]
+        for name, value, row in zip(
+            self.names, self.relevance, np.asarray(self.edges), strict=True
+        ):
             largest = [j for j in np.argsort(-np.abs(row), kind="stable")[:3] if row[j]]
-            ways = ", ".join(f"{row[j]:.4g} of {targets[j]}" for j in largest)
-            lines.append(f"{name:<{width}}  {float(self.relevance[k]):.4g} = {ways or 0}")
-        return "\n".join(lines)
+            ways = ", ".join(f"{row[j]:.4g} from {targets[j]}" for j in largest)
+            rows.append((name, f"{float(value):.4g}", ways))
+        return Sheet(("node", "relevance", "directly"), rows)
 
 
 jax.tree_util.register_dataclass(

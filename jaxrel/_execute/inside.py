@@ -64,9 +64,9 @@ class Inside:
                 keep[place.key] = mask
         keep |= {place.key: jnp.zeros(()) for place in there if place.name == CUT}
         keep |= {p.key: jnp.broadcast_to(keep[p.key], p.shape) for p in there if p.key in keep}
-        wanted = {place.key: place for place in at}
-        marked = wanted | {place.key: place for place in there if place.key in keep}
-        return Places(tuple(marked.values()), tuple(wanted), keep, self.single, self.direct)
+        wanted = {place.key for place in at}
+        marked = tuple(place for place in there if place.key in wanted or place.key in keep)
+        return Places(marked, frozenset(wanted), keep, self.single, self.direct)
 
 
 NOTHING = Inside()
@@ -85,7 +85,7 @@ class Places:
     """
 
     marked: tuple[Place, ...]
-    wanted: tuple[Key, ...]
+    wanted: frozenset[Key]
     keep: Mapping[Key, Any]
     single: bool
     direct: bool

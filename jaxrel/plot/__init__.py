@@ -4,6 +4,7 @@
     jaxrel.plot.overlay(image, relevance)                              # on the grey picture
     jaxrel.plot.grid(images, {"lrp": r, "gradient": g}).savefig("maps.png")
     jaxrel.plot.tokens(pieces, {"lrp": r, "gradient": g}).save("words.html")  # coloured text
+    jaxrel.plot.graph(graph)                                           # what places hand on
     jaxrel.plot.waterfall(audit)                                       # from the value to the sum
 
 Colours mean the same everywhere: red is positive, blue negative, and zero is the colour map's
@@ -18,6 +19,7 @@ into a new figure where they are not, so that nothing is drawn over. matplotlib 
 imported by the first picture: ``pip install "jaxrel[plot]"``. Words need it for a PNG only.
 """
 
+from .graphs import graph as graph
 from .images import grid as grid
 from .images import heatmap as heatmap
 from .images import overlay as overlay
@@ -26,6 +28,7 @@ from .tokens import tokens as tokens
 from .waterfall import waterfall as waterfall
 
 __all__ = [
+    "graph",
     "Tokens",
     "grid",
     "heatmap",
