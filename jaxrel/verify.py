@@ -351,7 +351,8 @@ def _apart(left: Any, right: Any) -> Any:
         if not _is_float(a) or not jnp.size(a):
             continue
         xp = jnp if _compat.is_tracer(a) or _compat.is_tracer(b) else np  # which compiles nothing
-        wide = jnp.promote_types(jnp.result_type(a), jnp.float32)  # numpy has no bfloat16
+        both = jnp.promote_types(jnp.result_type(a), jnp.result_type(b))
+        wide = jnp.promote_types(both, jnp.float32)  # numpy has no bfloat16
         a, b = xp.asarray(a).astype(wide), xp.asarray(b).astype(wide)
         known, other = xp.isfinite(a), xp.isfinite(b)
         a, b = xp.where(known, a, 0), xp.where(other, b, 0)

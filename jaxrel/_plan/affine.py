@@ -87,7 +87,11 @@ def _next(known: Known, readers: Readers, index: int, taken: set[int]) -> int | 
     row = of(node.name)
     fits = row.moves or row.over_mesh or is_arithmetic(node)
     constant = sum(known.facts[v].depends for v in node.operands) == 1
-    return following if fits and constant and len(node.results) == 1 else None
+    if not (fits and constant and len(node.results) == 1):
+        return None
+    # no complex scale folds into real weights
+    made, given = node.results[0], known.nodes[index].results[0]
+    return following if known.is_real(made) == known.is_real(given) else None
 
 
 def _channels(known: Known, node: Node, weights: int) -> Channels:

@@ -38,6 +38,8 @@ def over_shards(x):
 HOLDS: dict[str, Callable] = {
     "layer": lambda x: jax.nn.relu(x @ W + 1),
     "attention": attention,
+    "complex scales": lambda x: jnp.real(x @ W / 3 * (2 - 1j) * 1j + jnp.fft.fft(x @ W * 2j)),
+    "complex channels": lambda x: jnp.imag((x @ W) * jnp.arange(4) * (1 + 2j) / (1 - 1j)),
     "masked": lambda x: jax.nn.softmax(x, where=np.tri(3, 4, dtype=bool), axis=0) @ W,
     "shares": lambda x: jax.nn.logsumexp(x, 0) + jnp.exp(x).sum(0) / jnp.exp(x).sum(),
     "norms": lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5),

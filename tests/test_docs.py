@@ -1,0 +1,45 @@
+"""The code in `docs/` runs, and does what is said."""
+
+import pathlib
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+
+
+def run(name: str) -> dict[str, Any]:
+    """What the blocks of a page define, run one after the other."""
+    made: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), flags=re.DOTALL):
+        exec(compile(block, name, "exec"), made)
+    return made
+
+
+@pytest.mark.usefixtures("default_precision")
+def test_recipes():
+    made = run("recipes.md")
+    fun, images = made["fun"], made["images"]
+    value = fun(images).sum()
+
+    biases = sum(m.sum() for m in made["maps"].values())
+    head = made["variables"]["params"]["layers_5"]["bias"][3] * len(images)
+    np.testing.assert_allclose(made["of_input"].sum() + biases + head, value, rtol=1e-4)
+    assert made["saliency"].shape == (4, 16, 16)
+    account = sum(map(jnp.sum, jax.tree.leaves((made["whole"], made["ledger"]))))
+    np.testing.assert_allclose(account, value, rtol=1e-4)
+    np.testing.assert_allclose(
+        made["maps"]["layers_0"].sum((0, 1, 2)), made["ledger"]["layers_0"], rtol=1e-3, atol=1e-5
+    )
+
+    kernel = made["of_parameters"]["params"]["layers_5"]["kernel"]  # of a last layer: all it makes
+    np.testing.assert_allclose(kernel.sum(), value - head, rtol=1e-4)
+    whole = made["jaxrel"].relevance(fun, "epsilon_plus")(images)
+    np.testing.assert_allclose(made["concepts"].sum(0), whole, rtol=1e-3, atol=1e-4)
+    change = fun(images) - fun(made["corrupted"])
+    np.testing.assert_allclose(made["exact"].sum((1, 2, 3)), change, rtol=1e-3, atol=1e-5)
+    assert set(made["patching"]) == {"layers_0", "layers_2", "layers_5"}
