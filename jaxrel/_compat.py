@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -352,6 +352,20 @@ def zeros_behind(rows: Sequence[int], aval: Any, dtype: Any) -> jax.Array:
         spec = jax.sharding.PartitionSpec(*(None for _ in rows), *aval.sharding.spec)
         sharding = jax.sharding.NamedSharding(aval.sharding.mesh, spec)
     return jax.numpy.zeros((*rows, *aval.shape), dtype, device=sharding)
+
+
+def under_mesh(values: Iterable[Any]) -> Any:
+    """The context of the mesh of Explicit axes that some values are sharded over, if none is set.
+
+    jax wants one for what is made anew beside them; in a program that is traced an abstract one.
+    """
+    sharded = [v for v in values if hasattr(v, "dtype") and is_explicit(jax.typeof(v))]
+    if not sharded or not jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    concrete = [v for v in sharded if not is_tracer(v)]
+    if concrete and not is_staged():
+        return jax.set_mesh(concrete[0].sharding.mesh)
+    return jax.sharding.use_abstract_mesh(jax.typeof(sharded[0]).sharding.mesh)
 
 
 def is_explicit(aval: Any) -> bool:

@@ -7,11 +7,13 @@
 - 64-bit types, because the oracle is float64. A test of the types that users have by default
   asks for the fixture `default_precision`.
 
-`--full` runs every combination of rules, models and dtypes; without it those marked `full` by
-`tests.covering` are left out.
+`--full` runs every combination of rules, models and dtypes. Without it those marked `full` by
+`tests.covering` are left out, and of a test with many cases a quarter runs, drawn once and for all.
+A test that is to run on all of its cases has the mark `every_case`.
 """
 
 import os
+import zlib
 from collections.abc import Iterator
 from importlib import metadata
 
@@ -38,9 +40,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--full"):
         return
-    left_out = [item for item in items if item.get_closest_marker("full")]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if not item.get_closest_marker("full")]
+    kept = _sample([item for item in items if not item.get_closest_marker("full")])
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def _sample(items: list[pytest.Item]) -> set[pytest.Item]:
+    """A sample of the cases of each test, the same in every run."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        tests.setdefault(item.nodeid.split("[")[0], []).append(item)
+    kept: set[pytest.Item] = set()
+    for cases in tests.values():
+        whole = len(cases) < 4 or cases[0].get_closest_marker("every_case")
+        count = len(cases) if whole else max(3, -(-len(cases) // 4))
+        kept.update(sorted(cases, key=lambda item: zlib.crc32(item.nodeid.encode()))[:count])
+    return kept
 
 
 @pytest.fixture

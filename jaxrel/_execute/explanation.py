@@ -73,7 +73,8 @@ def trace(
             return output.split(call(leaves))
 
     sown = contextlib.nullcontext() if marks is None else sown_names()
-    with sown, named_modules(call.fun, call.args) as models:
+    given = jax.tree.leaves((call.args, call.kwargs))
+    with sown, _compat.under_mesh(given), named_modules(call.fun, call.args) as models:
         jaxpr = jax.make_jaxpr(run)(*call.leaves)
     marks = None if marks is None else marks.among(_compat.open_jaxpr(jaxpr)[1], names)
 
@@ -198,6 +199,20 @@ class Explanation:
           ledger: whether the books of every step are read off beside; see
             :mod:`jaxrel._execute.books`.
         """
+        values = (*self.call.leaves, *self.plan.constants.values())
+        with _compat.under_mesh(values):
+            first, pullback, rest = self._vjp(twins, blamed, multiples, ledger)
+
+        def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
+            with _compat.under_mesh(values):
+                return pullback(m)
+
+        return first, relevances, rest
+
+    def _vjp(
+        self, twins: list[Any] | None, blamed: Constants, multiples: bool, ledger: bool
+    ) -> tuple[Any, Pullback, Any]:
+        """:meth:`vjp` in the mesh that is set."""
         if twins is not None and carries_parts(self.chosen):
             return self._vjp_apart(twins)
 

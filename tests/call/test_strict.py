@@ -83,6 +83,7 @@ def test_nothing_leaks(name):
         jax.eval_shape(CALLS[name], X)
 
 
+@pytest.mark.full
 def test_nothing_leaks_within_other_traces():
     explain = CALLS["relevance"]
     by_scan = lambda x: lax.scan(lambda c, x: (c, explain(x[None])), 0, x)[1]  # noqa: E731

@@ -237,7 +237,9 @@ def test_rules_for_matrices_see_differences(rule):
     np.testing.assert_allclose(found, relevance(lambda x: x @ w, chosen)(X - X0), rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["control_flow", "vit", covering.case("decoder_scan", full=True)])
+@pytest.mark.parametrize(
+    "name", ["control_flow", *(covering.case(n, full=True) for n in ("vit", "decoder_scan"))]
+)
 def test_transformations_change_nothing(name):
     """jit, vmap over examples and references, remat, eight devices, audit."""
     model = models.build(name, dtype=jnp.float64)

@@ -211,6 +211,7 @@ def test_nothing_outlives_its_explanation() -> None:
     assert alive() is None
 
 
+@pytest.mark.full
 def test_no_tracer_leaks_from_what_is_shared() -> None:
     x, w = jnp.linspace(-1, 1, 6).reshape(2, 3), jnp.eye(3)
 

@@ -20,6 +20,7 @@ def _rows(path) -> list[dict[str, str]]:
     return [dict(zip(header, row, strict=False)) for row in rows]
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("few")
 def test_quick_check(tmp_path) -> None:
     device_check.main(["--quick", "--repeats", "1", "--workers", "2", "--output", str(tmp_path)])

@@ -24,6 +24,7 @@ def held_to(seed: int):
     return INVARIANTS[seed // 2 % len(INVARIANTS)]
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize("seed", [case(k, full=k >= PROGRAMS) for k in range(FULL)])
 def test_generated_program(seed: int) -> None:
     invariant = held_to(seed)
