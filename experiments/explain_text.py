@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> None:
     variables = load_variables()
     value = float(similarity(variables, *ids)[0])
     print(f"similarity {value:.4f}: {' | '.join(options.sentences)}")
-    masked = masking(variables, ids, tokenizer.token_to_id(_MASK))
+    masked = masking(variables, ids, int(encode(tokenizer, _MASK)[1][0, 1]))
     print(f"{'':20s}{'words':>10s}{'positions':>11s}{'constants':>11s}{'sum':>10s}{'pairs':>10s}")
     answers = {}
     for name, rule_set in rules.items():
@@ -194,7 +194,7 @@ def explain(
         [found[place][0].sum(-1) for place in words],
         positions,
         float(sum(of.sum() for of in jax.tree.leaves(biases))),
-        sum(np.stack([found[place].sum((0, 1, 3)) for place in side]) for side in heads),
+        np.sum([[found[place].sum((0, 1, 3)) for place in side] for side in heads], axis=0),
         np.einsum("fa,fb->ab", *(features(variables, of, rules) for of in ids)),
     )
 

@@ -1,0 +1,202 @@
+"""Does relevance tell what patching does? `python -m experiments.patching`.
+
+Patching puts the output of one component (attention or MLP of a layer) at one position of the clean
+run into the corrupt run, and asks how much of the answer comes back: one forward pass for each of
+120 patches. Relevance patching estimates all of them from two forward passes and one backward:
+(a - a0) m, where a is the clean value, a0 the corrupt one, m the multiplier of a rule set at the
+corrupt run (Jafari et al. 2025; with the gradient: attribution patching, Nanda 2023).
+
+The network is all-MiniLM-L6-v2, the answer the similarity to "The animal runs outside."; clean is
+"A dog is running on the grass.", corrupt "A wolf is running in the snow.". One case, float64.
+
+The table has Pearson correlations with the true effects over all patches, attention alone and MLP
+alone, and the error (norm of the difference over that of the effects). First presets; then the
+gradient with one rule exchanged at a time; then rules with the clean run as their second point; at
+last the mean of the gradients along a patch (all positions of a component moved together).
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+import jaxrel
+from experiments.data import records
+from experiments.networks.minilm import LAYERS, MiniLM, encode, load_tokenizer, load_variables
+from jaxrel import rules as r
+
+CLEAN, CORRUPT, THIRD = (
+    "A dog is running on the grass.",
+    "A wolf is running in the snow.",
+    "The animal runs outside.",
+)
+COMPONENTS = [f"layer_{k}/{kind}" for k in range(LAYERS) for kind in ("attention", "mlp")]
+Values = Mapping[str, jax.Array]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment.
+
+    Args:
+        arguments: The command line without the program's name; by default the process's own.
+
+    Returns:
+        The exit code: 0, or 2 after one line on stderr that says which argument is wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.patching",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("patching"),
+        help="where patching.csv and patching.json go (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        output = records.folder(options.output)
+        with jax.enable_x64(True):
+            case = Case()
+    except (OSError, ValueError) as error:
+        print(f"patching: {error}", file=sys.stderr)
+        return 2
+    rows = []
+    with jax.enable_x64(True):
+        effects = case.effects()
+        for name, estimate in estimates(case):
+            rows.append((name, *scores(estimate, effects)))
+            print(f"{name:36s}" + "".join(f"{x:9.4f}" for x in rows[-1][1:]), flush=True)
+    records.write_table(
+        output / "patching.csv", ("multipliers", "all", "attention", "mlp", "error"), rows
+    )
+    records.write_origin(
+        output / "patching.json", "python -m experiments.patching", clean=CLEAN, corrupt=CORRUPT
+    )
+    return 0
+
+
+class Case:
+    """The three sentences, what components give in both runs, and the patches.
+
+    Attributes:
+        clean: (1, tokens) ids of the clean sentence.
+        corrupt: (1, tokens) ids of the corrupt one.
+        deltas: Clean minus corrupt output of each component, (1, tokens, 384).
+    """
+
+    def __init__(self):
+        tokenizer, weights = load_tokenizer(), load_variables()
+        self.variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), weights)
+        self.clean, self.corrupt, third = (
+            jnp.asarray(encode(tokenizer, sentence)[1]) for sentence in (CLEAN, CORRUPT, THIRD)
+        )
+        self.third = jnp.asarray(MiniLM().apply(self.variables, third))[0]
+        _, new = jaxrel.capture(self.answer, COMPONENTS)(self.clean)
+        _, old = jaxrel.capture(self.answer, COMPONENTS)(self.corrupt)
+        self.deltas = {place: new[place] - old[place] for place in COMPONENTS}
+
+    def answer(self, ids: jax.Array) -> jax.Array:
+        """Similarity to the third sentence, (1,)."""
+        return jnp.asarray(MiniLM().apply(self.variables, ids)) @ self.third
+
+    def moved(self, added: Values) -> jax.Array:
+        """The answer of the corrupt run where something is added to components, ()."""
+
+        def add(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+            place = "/".join(context.module.path)
+            out = call(*args, **kwargs)
+            return out + added[place] if place in added else out
+
+        with nn.intercept_methods(add):
+            return self.answer(self.corrupt)[0]
+
+    def effects(self) -> np.ndarray:
+        """What each patch does to the answer, (12 components, tokens), by 120 forward passes."""
+        shape = (len(COMPONENTS), self.corrupt.shape[1])
+
+        def patched(mask: jax.Array) -> jax.Array:
+            masks = dict(zip(COMPONENTS, mask[..., None], strict=True))
+            return self.moved({place: masks[place] * self.deltas[place] for place in COMPONENTS})
+
+        masks = jnp.eye(shape[0] * shape[1]).reshape(-1, *shape)
+        found = jax.jit(lambda masks: jax.lax.map(patched, masks, batch_size=12))(masks)
+        return np.asarray(found - self.moved({})).reshape(shape)
+
+    def patch(self, m: Values) -> np.ndarray:
+        """Estimate all effects by multipliers, (12, tokens)."""
+        return np.stack([(m[p] * self.deltas[p])[0].sum(-1) for p in COMPONENTS])
+
+    def multipliers(self, rules: jaxrel.RuleSet, compared: bool) -> Values:
+        """Multipliers at the corrupt run; compared: between it and the clean run."""
+        baseline = self.clean if compared else None
+        fun = jaxrel.relevance(
+            self.answer, rules, argnums=(), at=COMPONENTS, baseline=baseline
+        ).multipliers
+        return jax.jit(fun)(self.corrupt)
+
+    def along(self, times: Any, weights: Any) -> Values:
+        """Weighted gradients along the way of each component from corrupt to clean."""
+        gradient = jax.jit(jax.grad(self.moved))
+        none = {place: jnp.zeros_like(delta) for place, delta in self.deltas.items()}
+        found = dict(none)
+        for place in COMPONENTS:
+            for time, weight in zip(times, weights, strict=True):
+                here = gradient(none | {place: time * self.deltas[place]})[place]
+                found[place] += weight * here
+        return found
+
+
+def estimates(case: Case) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (name, estimated effects) for every row of the table."""
+    gradient, slope = jaxrel.rulesets.gradient(), jaxrel.rulesets.slope()
+    change = dataclasses.replace
+    plain, secant = r.Gradient(), r.Midpoint()
+    at_corrupt = {
+        "gradient": gradient,
+        "slope": slope,
+        "cp_lrp": jaxrel.rulesets.cp_lrp(),
+        "slope, norms by the gradient": change(slope, normalization=plain, quotient=plain),
+        "gradient, softmax constant": change(gradient, softmax=r.Detach()),
+        "gradient, norms constant": change(gradient, normalization=r.Detach(), quotient=r.Detach()),
+        "gradient, gelu by its slope": change(gradient, nonlinearity=r.Slope()),
+        "gradient, products halved": change(gradient, product=r.Half()),
+    }
+    against_clean = {
+        "compare_to_baseline": jaxrel.rulesets.compare_to_baseline(),
+        "gradient, softmax by LogMean": change(gradient, softmax=r.LogMean()),
+        "gradient, norms at midpoints": change(gradient, normalization=secant, quotient=secant),
+        "gradient, gelu by its secant": change(gradient, nonlinearity=r.Rescale()),
+        "gradient, products at midpoints": change(gradient, product=secant),
+    }
+    for name, rules in at_corrupt.items():
+        yield name, case.patch(case.multipliers(rules, compared=False))
+    for name, rules in against_clean.items():
+        yield f"{name} (clean)", case.patch(case.multipliers(rules, compared=True))
+    yield "gradient half-way of each component", case.patch(case.along([0.5], [1.0]))
+    nodes, weights = np.polynomial.legendre.leggauss(3)
+    yield "gradient along it, 3 points", case.patch(case.along((nodes + 1) / 2, weights / 2))
+
+
+def scores(estimate: np.ndarray, effects: np.ndarray) -> tuple[float, float, float, float]:
+    """Pearson's correlation over all, attention, MLP; and the relative error."""
+    pairs = [
+        (estimate[rows], effects[rows])
+        for rows in (slice(None), slice(0, None, 2), slice(1, None, 2))
+    ]
+    found = [float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) for a, b in pairs]
+    error = float(np.linalg.norm(estimate - effects) / np.linalg.norm(effects))
+    return found[0], found[1], found[2], error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
