@@ -241,8 +241,9 @@ def _books(
     def run(leaves: list[Any], companions: Any, probes: Any) -> Any:
         return made.value(leaves, companions, twins, Books(probes, blamed))[0]
 
-    value, pullback = jax.vjp(run, made.call.leaves, made.companions, probes)
-    m, units, read = pullback(jnp.ones_like(value))
+    with made.mesh():
+        value, pullback = jax.vjp(run, made.call.leaves, made.companions, probes)
+        m, units, read = pullback(jnp.ones_like(value))
     found = made.combine(m, units, twins)
     explained = sum((jnp.sum(r, dtype=sum_type(r.dtype)) for r in found), jnp.zeros(()))
     if twins is not None:

@@ -143,6 +143,10 @@ class Explanation:
         first, *rest = evaluate(self.plan, self.chosen, leaves, companions, taps, twins)
         return first, rest
 
+    def mesh(self) -> Any:
+        """The context of the mesh of the values, where nobody has set one."""
+        return _compat.under_mesh((*self.call.leaves, *self.plan.constants.values()))
+
     def combine(
         self, multipliers: Sequence[Any], units: Mapping[int, Any], twins: list[Any] | None
     ) -> list[Any]:
@@ -199,12 +203,11 @@ class Explanation:
           ledger: whether the books of every step are read off beside; see
             :mod:`jaxrel._execute.books`.
         """
-        values = (*self.call.leaves, *self.plan.constants.values())
-        with _compat.under_mesh(values):
+        with self.mesh():
             first, pullback, rest = self._vjp(twins, blamed, multiples, ledger)
 
         def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
-            with _compat.under_mesh(values):
+            with self.mesh():
                 return pullback(m)
 
         return first, relevances, rest

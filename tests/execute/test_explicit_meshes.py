@@ -135,3 +135,23 @@ def test_parameters_that_are_sharded() -> None:
         found = run(network(P("b", None)))(placed)
     for key in expected:
         assert_close(found[key], expected[key])
+
+
+@pytest.mark.parametrize("arguments", [{"rules": "epsilon_plus_flat", "biases": True}, {}])
+@pytest.mark.parametrize("transform", [jax.jit, lambda explain: explain])
+def test_a_mesh_that_nobody_has_set(arguments: dict, transform: Callable) -> None:
+    """The types of the arguments say which it is, as they do to jax.grad."""
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    x, w, bias = X.sum(1), W, jnp.arange(6.0)
+
+    def net(w, bias, x):
+        return jax.nn.relu(x @ w + bias).sum(-1)
+
+    w_put = jax.device_put(w, NamedSharding(mesh, P(None, "model")))
+    bias_put = jax.device_put(bias, NamedSharding(mesh, P("model")))
+    x_put = jax.device_put(x, NamedSharding(mesh, P("data", None)))
+    explain = transform(relevance(lambda x: net(w_put, bias_put, x), **arguments))
+    want = relevance(lambda x: net(w, bias, x), **arguments)(x)
+    assert_close(explain(x_put), want, 1e-11)
+    books = audit(lambda x: net(w_put, bias_put, x), "lrp")(x_put)
+    assert_close(books.amounts, audit(lambda x: net(w, bias, x), "lrp")(x).amounts, 1e-11)
