@@ -6,10 +6,18 @@ true, transformations commute with it, nothing becomes NaN.
 """
 
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
+
+
+def needs(package: str) -> Any:
+    """A mark for tests of a package that is not installed with the others: it asks for too much."""
+    there = any(found.name == package for found in metadata.distributions())
+    return pytest.mark.skipif(not there, reason=f"pip install --no-deps {package}")
 
 
 def optimized(fun: Callable) -> Callable:

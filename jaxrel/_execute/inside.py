@@ -125,6 +125,11 @@ def _meant(what: str, wanted: Pattern, places: list[Place], seen: Iterable[str])
             "relevance starts at the places themselves."
         )
     names = list(seen)
+    if wanted.path in names:
+        raise ValueError(
+            f"{what}: {wanted.text!r} is made of no argument, so that there is nothing to explain; "
+            "or it gives no floats. Hand what it is made of to the function as an argument."
+        )
     some = ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")
     there = f"There are {some}." if names else "Nothing in it has a name."
     hint = did_you_mean(wanted.text, names)

