@@ -356,7 +356,7 @@ def zeros_behind(rows: Sequence[int], aval: Any, dtype: Any) -> jax.Array:
 
 def under_mesh(values: Iterable[Any]) -> Any:
     """The context of the mesh that some values are sharded over explicitly, if none is set."""
-    sharded = [v for v in values if hasattr(v, "dtype") and is_explicit(jax.typeof(v))]
+    sharded = [v for v in values if isinstance(v, jax.Array) and is_explicit(jax.typeof(v))]
     if not sharded or not jax.sharding.get_abstract_mesh().empty:
         return contextlib.nullcontext()
     concrete = [v for v in sharded if not is_tracer(v)]
