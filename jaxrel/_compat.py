@@ -359,7 +359,7 @@ def under_mesh(values: Iterable[Any]) -> Any:
     sharded = [v for v in values if isinstance(v, jax.Array) and is_explicit(jax.typeof(v))]
     if not sharded or not jax.sharding.get_abstract_mesh().empty:
         return contextlib.nullcontext()
-    concrete = [v for v in sharded if not is_tracer(v)]
+    concrete: list[Any] = [v for v in sharded if not is_tracer(v)]
     if concrete and not is_staged():
         return jax.set_mesh(concrete[0].sharding.mesh)
     return jax.sharding.use_abstract_mesh(jax.typeof(sharded[0]).sharding.mesh)
