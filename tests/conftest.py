@@ -1,6 +1,7 @@
 """Settings of the whole test run, made before JAX is imported.
 
 - `JAX_PLATFORMS=cpu` unless the caller names another platform: the tests are about mathematics.
+- `KERAS_BACKEND=jax`, which is not its default.
 - Eight virtual CPU devices, so that sharding is tested on a machine with one.
 - LLVM does not optimise: most of the time goes into compiling programs that run once. An older XLA
   emits loops directly instead of by MLIR, in half the time (newer ones do not have the option).
@@ -20,6 +21,7 @@ from importlib import metadata
 _DEVICES = "--xla_force_host_platform_device_count"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["KERAS_BACKEND"] = "jax"
 if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
     flags = (os.environ.get("XLA_FLAGS", ""), f"{_DEVICES}=8", "--xla_backend_optimization_level=0")
     if metadata.version("jaxlib") < "0.11":

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrel import relevance
+from tests.checks import needs
+
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 
 
@@ -43,3 +46,36 @@ def test_recipes():
     change = fun(images) - fun(made["corrupted"])
     np.testing.assert_allclose(made["exact"].sum((1, 2, 3)), change, rtol=1e-3, atol=1e-5)
     assert set(made["patching"]) == {"layers_0", "layers_2", "layers_5"}
+
+
+def by_hand(leaves: Any, tokens: jax.Array) -> jax.Array:
+    """Relevance of the tokens of the page's network, split behind its table."""
+    parameters: dict[int, jax.Array] = {}
+    for leaf in map(jnp.asarray, leaves):
+        order = sorted(leaf.shape, reverse=True)  # equinox has weights the other way round
+        parameters[leaf.size] = leaf if leaf.shape == tuple(order) else leaf.T
+    table, hidden, head = (parameters[size] for size in (80, 48, 12))
+    b, c = parameters[6], parameters[2]
+
+    def rest(h: jax.Array) -> jax.Array:
+        return (jnp.tanh(h @ hidden + b).mean(1) @ head + c)[:, 0]
+
+    return relevance(rest, "slope")(table[tokens]).sum(-1)
+
+
+@needs("keras")
+@pytest.mark.usefixtures("default_precision")
+def test_the_same_lines_explain_a_token_model_of_every_library():
+    made = run("token_models.md")
+    leaves = {
+        "linen": jax.tree.leaves(made["learned"]),
+        "nnx": jax.tree.leaves(made["in_nnx"]),
+        "equinox": jax.tree.leaves(made["in_equinox"]),
+        "haiku": jax.tree.leaves(made["weights"]),
+        "keras": [variable.value for variable in made["in_keras"].variables],
+    }
+    assert set(made["of_words"]) == set(leaves)
+    for library, found in made["of_words"].items():
+        want = by_hand(leaves[library], made["tokens"])
+        assert found.shape == made["tokens"].shape
+        np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6, err_msg=library)
