@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 import jaxrel
+from experiments import command
 from experiments.claims.shares_of_bias import (
     FAMILIES,
     Share,
@@ -55,16 +56,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0, or 2 after one line on stderr that says what is wrong.
+        The exit code, as of `command.run`.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        _check(options)
-        output = records.folder(options.output)
-        train_digits, test = load_digits(0)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"blame_the_bias: {error}", file=sys.stderr)
-        return 2
+    return command.run(_parser(), _run, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = command.parser("blame_the_bias", __doc__)
+    command.add_folder(parser, "blame_the_bias")
+    parser.add_argument(
+        "--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="which"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="of trainings (default: 0 1 2)"
+    )
+    parser.add_argument(
+        "--digits",
+        type=int,
+        default=300,
+        help="unseen digits to explain, up to 1000 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="500 digits, one epoch, four blips: to see it run"
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Do what the command line asks; an error if it asks the impossible."""
+    _check(options)
+    output = records.folder(options.output)
+    train_digits, test = load_digits(0)
     if options.quick:
         train_digits = Digits(*(part[:500] for part in train_digits))
     blips = [10.0**k for k in range(-9, 1, 3 if options.quick else 1)]
@@ -97,39 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         accuracies={name: [round(a, 4) for a in values] for name, values in accuracies.items()},
     )
     print(f"results in {output}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.blame_the_bias",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("blame_the_bias"),
-        help="where the results go; made if it is not there (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="which"
-    )
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="of trainings (default: 0 1 2)"
-    )
-    parser.add_argument(
-        "--digits",
-        type=int,
-        default=300,
-        help="unseen digits to explain, up to 1000 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="500 digits, one epoch, four blips: to see it run"
-    )
-    return parser
 
 
 def _check(options: argparse.Namespace) -> None:

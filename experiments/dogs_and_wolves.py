@@ -31,6 +31,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from experiments import command
 from experiments.backgrounds import animals, construction, pictures, recipes, report, runs
 from experiments.backgrounds.judge import judge, validate
 from experiments.backgrounds.recipes import Recipe
@@ -46,22 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0, or 2 after one line on stderr that says what is wrong.
+        The exit code, as of `command.run`.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (OSError, ValueError) as error:
-        print(f"dogs_and_wolves: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command.run(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.dogs_and_wolves",
-        description="Train with relevance where the background tells the class.",
+    parser = command.parser(
+        "dogs_and_wolves", "Train with relevance where the background tells the class."
     )
     parser.add_argument("--seeds", type=int, default=5, help="how many (default: %(default)s)")
     parser.add_argument(
@@ -79,13 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="five recipes, one lambda, one seed, five epochs"
     )
-    parser.add_argument(
-        "--output",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("runs/dogs_and_wolves"),
-        help="where runs, checkpoints, table and figures go (default: %(default)s)",
-    )
+    command.add_folder(parser, "runs/dogs_and_wolves", "runs, checkpoints, table and figures")
     parser.add_argument(
         "--cache",
         metavar="FOLDER",

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 import jaxrel
+from experiments import command
 from experiments.data.imagenet import center_crop, class_names, find_class, normalize
 from experiments.networks.efficientnet import EfficientNetLite0, load_variables
 
@@ -46,22 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0, or 2 after one line on stderr that says which argument is wrong.
+        The exit code, as of `command.run`.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (OSError, ValueError) as error:
-        print(f"explain_image: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command.run(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.explain_image",
-        description="Explain EfficientNet-Lite0's view of pictures by relevance heatmaps.",
+    parser = command.parser(
+        "explain_image", "Explain EfficientNet-Lite0's view of pictures by relevance heatmaps."
     )
     parser.add_argument(
         "--image",
@@ -214,10 +208,7 @@ def _bundled_picture(name: str) -> Path:
 
 def _rule_sets(values: Sequence[str]) -> dict[str, jaxrel.RuleSet]:
     """Build the rule sets that `--rules` names; `ValueError` for one that jaxrel does not have."""
-    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
-    if not names:
-        raise ValueError("--rules names no rule set")
-    return {name: rule_set(name) for name in names}
+    return {name: rule_set(name) for name in command.names("--rules", ",".join(values))}
 
 
 def _line(title: str, values: np.ndarray) -> str:

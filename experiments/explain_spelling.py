@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxrel
+from experiments import command
 from experiments.data import records
 from experiments.networks.pronouncer import PHONEMES, load_variables, spell
 from experiments.spelling import cases, judged
@@ -51,32 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0, or 2 after one line on stderr that says what is wrong.
+        The exit code, as of `command.run`.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (OSError, ValueError, jaxrel.RuleError) as error:
-        print(f"explain_spelling: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command.run(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.explain_spelling",
-        description="Explain the phonemes that a network says by the letters that it read.",
+    parser = command.parser(
+        "explain_spelling", "Explain the phonemes that a network says by the letters that it read."
     )
     parser.add_argument(
         "--words", default=DEFAULT_WORDS, help="comma-separated (default: %(default)s)"
     )
-    parser.add_argument(
-        "--rules",
-        metavar="NAMES",
-        default=DEFAULT_RULES,
-        help="comma-separated rule sets of the picture (default: %(default)s)",
-    )
+    command.add_rules(parser, DEFAULT_RULES)
     parser.add_argument(
         "--reference",
         choices=REFERENCES,
@@ -89,23 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help=f"the table of {_EACH_QUICKLY} cases a phoneme"
     )
-    parser.add_argument(
-        "--output",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("explain_spelling"),
-        help="where the picture and the table go (default: %(default)s)",
-    )
+    command.add_folder(parser, "explain_spelling", "the picture and the table")
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; an error if it asks the impossible."""
-    words = _listed("--words", options.words)
+    words = command.names("--words", options.words)
     for word in words:
         spell(word)
     variables = load_variables()
-    names = _listed("--rules", options.rules)
+    names = command.names("--rules", options.rules)
     rules = {name: judged.rule_set(name, variables) for name in names}
     output = records.folder(options.output)
 
@@ -220,14 +203,6 @@ def _judge_all(variables: Any, output: Path, each: int) -> None:
             if row is None
         ],
     )
-
-
-def _listed(option: str, text: str) -> list[str]:
-    """Split a list; `ValueError` for an empty one."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ValueError(f"{option} names nothing")
-    return names
 
 
 if __name__ == "__main__":

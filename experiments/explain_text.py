@@ -29,6 +29,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 import jaxrel
+from experiments import command
 from experiments.data import records
 from experiments.networks.minilm import (
     LAYERS,
@@ -69,24 +70,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0, or 2 after one line on stderr that says which argument is wrong.
+        The exit code, as of `command.run`.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except (OSError, ValueError) as error:
-        print(f"explain_text: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command.run(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.explain_text",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser("explain_text", __doc__)
     parser.add_argument(
         "sentences",
         metavar="SENTENCE",
@@ -94,29 +85,15 @@ def _parser() -> argparse.ArgumentParser:
         default=["A dog is running on the grass.", "The animal runs outside."],
         help="two English sentences (default: one about a dog, one about an animal)",
     )
-    parser.add_argument(
-        "--rules",
-        metavar="NAMES",
-        default=DEFAULT_RULES,
-        help="comma-separated rule sets (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("explain_text"),
-        help="where the pictures go; made if it is not there (default: %(default)s)",
-    )
+    command.add_rules(parser, DEFAULT_RULES)
+    command.add_folder(parser, "explain_text", "the pictures")
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; `OSError` or `ValueError` if it asks the impossible."""
     # Everything that the user may have mistyped is checked before the slow part.
-    names = [name.strip() for name in options.rules.split(",") if name.strip()]
-    if not names:
-        raise ValueError("--rules names no rule set")
-    rules = {name: jaxrel.rulesets.preset(name) for name in names}
+    rules = command.rule_sets(options.rules)
     if len(options.sentences) != 2:
         raise ValueError(f"expected two sentences in quotes, got {len(options.sentences)}")
     tokenizer = load_tokenizer()

@@ -19,7 +19,6 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,6 +27,7 @@ import numpy as np
 from flax import linen as nn
 
 import jaxrel
+from experiments import command
 from experiments.data import records
 from experiments.networks.minilm import LAYERS, MiniLM, encode, load_tokenizer, load_variables
 from jaxrel import rules as r
@@ -48,28 +48,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0, or 2 after one line on stderr that says which argument is wrong.
+        The exit code, as of `command.run`.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.patching",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FOLDER",
-        type=Path,
-        default=Path("patching"),
-        help="where patching.csv and patching.json go (default: %(default)s)",
-    )
-    options = parser.parse_args(arguments)
-    try:
-        output = records.folder(options.output)
-        with jax.enable_x64(True):
-            case = Case()
-    except (OSError, ValueError) as error:
-        print(f"patching: {error}", file=sys.stderr)
-        return 2
+    return command.run(_parser(), _run, arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = command.parser("patching", __doc__)
+    command.add_folder(parser, "patching", "patching.csv and patching.json")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Compare the estimates with the patches, and write the table."""
+    output = records.folder(options.output)
+    with jax.enable_x64(True):
+        case = Case()
     rows = []
     with jax.enable_x64(True):
         effects = case.effects()
@@ -82,7 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     records.write_origin(
         output / "patching.json", "python -m experiments.patching", clean=CLEAN, corrupt=CORRUPT
     )
-    return 0
 
 
 class Case:

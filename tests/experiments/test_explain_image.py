@@ -46,7 +46,7 @@ def test_the_box_reaches_from_black_to_white(name):
         (["--image", "missing.png"], "missing.png: there is no such file"),
         (["--image", __file__], "test_explain_image.py: not a readable picture"),
         (["--rules", "gradient,magic"], "No preset is called 'magic'"),
-        (["--rules", ","], "--rules names no rule set"),
+        (["--rules", ","], "--rules names nothing"),
         (["--class", "flying saucer"], "no class name contains 'flying saucer'"),
         (["--class", "crane"], "2 classes fit 'crane'"),
         (["--output", "missing/heatmaps.png"], "there is no such directory"),

@@ -44,7 +44,7 @@ def test_words_positions_and_other_constants_are_the_whole_similarity():
         (["One sentence."], "expected two sentences in quotes, got 1"),
         (["One sentence.", " "], "there is no word in the sentence"),
         (["--rules", "magic"], "No preset is called 'magic'"),
-        (["--rules", ","], "--rules names no rule set"),
+        (["--rules", ","], "--rules names nothing"),
         (["--output", "missing/folder"], "there is no such directory"),
     ],
 )
