@@ -150,8 +150,7 @@ def _scales(node: Node, step: Step) -> bool:
 
 def _reshaped(chain: Sequence[Node]) -> int:
     """Where in the chain the first reshape is: scales come before it."""
-    shaping = ("reshape", "squeeze", "expand_dims", "broadcast_in_dim")
-    return next((k for k, node in enumerate(chain) if node.name in shaping), len(chain))
+    return next((k for k, node in enumerate(chain) if of(node.name).reshapes), len(chain))
 
 
 def _scale(first, chain, env, live: int, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -125,8 +125,7 @@ def _after(known: Known, node: Node, value: int, channels: Channels) -> tuple[Ch
         permutation = node.eqn.params["permutation"]
         return None if channels is None else [channels[k] for k in permutation], True
     if row.moves:
-        reshapes = node.name in ("reshape", "squeeze", "expand_dims", "broadcast_in_dim")
-        return None, reshapes
+        return None, row.reshapes
     position = node.operands.index(value)
     if row.linear == (ALL,) and len(node.operands) > 1:  # a bias; a mask of logits is none
         masks = known.infinite.intersection(node.operands)

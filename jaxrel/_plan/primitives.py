@@ -12,6 +12,7 @@ they are.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 ALL = -1
@@ -33,6 +34,7 @@ class Primitive:
       signed: linear, and the signs of its coefficients are known: >= 0, but for those negated, and
         those of a bilinear one are the signs of its other operand.
       moves: what it gives are elements of what it reads, or of a constant operand or parameter.
+      reshapes: one that moves values and leaves them in their order, some of them repeated perhaps.
       identity: it gives what it reads, value for value. Of a cast this holds between floats.
       labels: an identity that gives its value a name, for policies of ``jax.checkpoint``.
       observes: it has an effect and no result that anybody reads: no reader of its operands.
@@ -43,6 +45,8 @@ class Primitive:
       zero: f(0) of a unary one; None: a pole, or not known.
       parity: 1: f(-x) = f(x); -1: f(-x) = -f(x); 0: neither.
       degree: k with f(c x) = c^k f(x) for c > 0; None: there is none.
+      exponential: the b of b^x.
+      logarithm: the b of log_b x.
       pole: singular at 0, so that it makes no sense without what comes before.
       sign: ``">=0"``: the result is >= 0; ``"keeps"``: it is where all float operands are;
         ``"first"``: where the first is; ``"any"``: where one of them is.
@@ -71,6 +75,7 @@ class Primitive:
     negated: tuple[int, ...] = ()
     signed: bool = False
     moves: bool = False
+    reshapes: bool = False
     identity: bool = False
     labels: bool = False
     observes: bool = False
@@ -81,6 +86,8 @@ class Primitive:
     zero: float | None = None
     parity: int = 0
     degree: float | None = None
+    exponential: float | None = None
+    logarithm: float | None = None
     pole: bool = False
     sign: str = ""
     sums: bool = False
@@ -139,11 +146,8 @@ _rows("to_edtype from_edtype", linear=(ALL,))
 
 # ---------------------------------------------------------------------------- what moves them about
 
-_rows(
-    "broadcast_in_dim reshape squeeze transpose expand_dims rev slice split stack unstack tile "
-    "concatenate",
-    **_ONE,
-)
+_rows("broadcast_in_dim reshape squeeze expand_dims", **_ONE, reshapes=True)
+_rows("transpose rev slice split stack unstack tile concatenate", **_ONE)
 _rows("pad", **_ONE)
 _rows("dynamic_slice", **_ONE)
 _rows("gather", **_ONE, fills=("fill_value",))
@@ -217,11 +221,11 @@ _function("sqrt", 0, degree=0.5, sign=">=0")
 _function("rsqrt", None, degree=-0.5, sign=">=0", pole=True)
 _function("cbrt", 0, -1, degree=1 / 3, sign="keeps")
 _function("integer_pow", None, sign="keeps")
-_function("exp", 1, sign=">=0")
-_function("exp2", 1, sign=">=0")
+_function("exp", 1, exponential=math.e, sign=">=0")
+_function("exp2", 1, exponential=2, sign=">=0")
 _function("expm1", 0, sign="keeps")
-_function("log", None, pole=True)
-_function("log2", None, pole=True)
+_function("log", None, logarithm=math.e, pole=True)
+_function("log2", None, logarithm=2, pole=True)
 _function("log1p", 0, pole=True, sign="keeps")
 _function("logistic", 0.5, sign=">=0")
 _function("tanh", 0, -1, sign="keeps")

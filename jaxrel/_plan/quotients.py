@@ -179,7 +179,7 @@ def _adds_up(
 def _vanishing(known: Known, source: int) -> set[Any]:
     """Masks under which exponentials are 0 already: their logits are -inf there."""
     node = known.node(source)
-    if node is None or node.name not in ("exp", "exp2"):
+    if node is None or not of(node.name).exponential:
         return set()
     value = node.operands[0]
     while (node := known.node(value)) is not None:
@@ -223,7 +223,7 @@ def find_softmax(known: Known, share: Share, parts: bool) -> Group | None:
     if share.guarded and parts:
         return None
     index = known.producer.get(share.source)
-    if index is not None and known.nodes[index].name in ("exp", "exp2"):
+    if index is not None and of(known.nodes[index].name).exponential:
         nodes = tuple(sorted({index, *share.nodes}))
         shares = Shares(nodes.index(index), share.total, True)
         return Group("softmax", nodes, (known.nodes[index].operands[0],), shares=shares)
@@ -241,7 +241,7 @@ def find_log_total(known: Known, index: int) -> Group | None:
         return None
     reading = read(known, node.operands[0], sums=True)
     source = known.producer.get(reading.source)
-    if reading.total is None or source is None or known.nodes[source].name not in ("exp", "exp2"):
+    if reading.total is None or source is None or not of(known.nodes[source].name).exponential:
         return None
     if reading.groups is not None:
         return None

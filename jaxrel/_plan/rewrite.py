@@ -53,7 +53,7 @@ def rewritten(known: Known, node: Node) -> list[Node] | None:
       node: not yet entered.
     """
     live = [k for k, v in enumerate(node.operands) if known.facts[v].live]
-    if len(live) == 1 and node.name in ("exp", "exp2"):
+    if len(live) == 1 and of(node.name).exponential:
         return _by_logarithm(known, node)
     if len(live) == 1 and of(node.name).elementwise:
         return _broadcast(known, node, live[0])
@@ -142,7 +142,7 @@ def _quotient_of(known: Known, node: Node) -> Quotient | None:
 
 def _is_exponential(known: Known, value: int) -> bool:
     maker = known.node(value)
-    return maker is not None and maker.name in ("exp", "exp2")
+    return maker is not None and of(maker.name).exponential is not None
 
 
 def _side_labels(known: Known, product: Node, side: int, labels: Sequence[Any], rank: int):
@@ -193,7 +193,7 @@ def _by_logarithm(known: Known, node: Node) -> list[Node] | None:
     if log is not None and log.name == "add" and len(known.live(log)) == 1:  # max + log sum
         (k,) = known.live(log)
         shift, log = log.operands[1 - k], known.node(log.operands[k])
-    if log is None or log.name != {"exp": "log", "exp2": "log2"}[node.name]:
+    if log is None or of(log.name).logarithm != of(node.name).exponential:
         return None
     below = read_from(known, log.operands[0], reading.labels, sums=True)
     source = known.node(below.source)

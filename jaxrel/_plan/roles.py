@@ -74,7 +74,7 @@ def _carried(known: Known, node: Node, live: int, role: Role | None) -> Role | N
     before, after = known.shape(node.operands[live]), known.shape(node.results[0])
     if before == after or row.elementwise:
         return role
-    if node.name in ("reshape", "squeeze", "expand_dims"):
+    if row.reshapes:
         places = _reshaped(before or (), after or ())
         return _weights(place for k in role.axes for place in places.get(k, ()))
     return Role(role.name, role.axes if len(before or ()) == len(after or ()) else None)

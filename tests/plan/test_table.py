@@ -47,6 +47,10 @@ def test_functions_of_one_value(name):
         assert (f(X - (0.4 if row.zero is not None and name != "sqrt" else 0)) >= 0).all()
     if row.sign == "keeps":
         assert (y >= 0).all()
+    if row.exponential:
+        np.testing.assert_allclose(f(X), row.exponential**X, rtol=1e-14)
+    if row.logarithm:
+        np.testing.assert_allclose(row.logarithm ** f(X), X, rtol=1e-14)
     if row.dead:
         assert (jax.vmap(jax.grad(f))(X) == 0).all()
     # element by element: another element changes nothing
