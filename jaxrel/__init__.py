@@ -24,6 +24,7 @@ from .around import integrated as integrated
 from .around import smooth as smooth
 from .audit import Audit as Audit
 from .audit import audit as audit
+from .errors import LargeRelevanceWarning as LargeRelevanceWarning
 from .errors import RuleError as RuleError
 from .errors import UnsupportedPrimitive as UnsupportedPrimitive
 from .errors import UnusedMatchWarning as UnusedMatchWarning
@@ -48,6 +49,7 @@ __all__ = [
     "First",
     "Graph",
     "Kind",
+    "LargeRelevanceWarning",
     "RuleError",
     "RuleSet",
     "Stabilizer",

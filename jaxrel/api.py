@@ -121,6 +121,11 @@ def relevance(
       RuleError: a rule has no formula with a baseline, or none without.
       UnsupportedPrimitive: a step on an explained value has no rule.
 
+    Warns:
+      LargeRelevanceWarning: against a baseline, relevances cancel: the largest is more than 1000
+        times what the value changes by (of a batch, the example that changes most). Only where
+        numbers are known: not under ``jit`` and other transformations, whose programs are the same.
+
     Example:
       >>> import jax.numpy as jnp
       >>> relevance(lambda x: jnp.tanh(x @ jnp.array([1.0, -2.0])), "slope")(jnp.array([0.5, 0.25]))

@@ -40,6 +40,10 @@ class UnusedMatchWarning(UserWarning):
     """A match of a rule set matched no step of the function that was explained."""
 
 
+class LargeRelevanceWarning(UserWarning):
+    """Relevance against a baseline is out of all proportion to what the value changed by."""
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warns, pointing to the line of the user's code: the last one outside of jaxrel and jax."""
     inside = tuple(str(pathlib.Path(file).parent) for file in (__file__, str(jax.__file__)))

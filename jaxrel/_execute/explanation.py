@@ -32,9 +32,10 @@ from .blame import Blamed, zero_probes
 from .books import Books, zeros
 from .bundle import Bundle, Pair, is_float, parts_of
 from .constants import Constant
-from .evaluate import Interpreter, evaluate
+from .evaluate import Interpreter
 from .inside import NOTHING, Inside, Places
 from .places import Marked, places
+from .size import CHANGE, change
 from .taps import NO_TAPS, Key, Taps
 from .units import companioned
 
@@ -139,9 +140,22 @@ class Explanation:
         twins: list[Any] | None,
         taps: Taps = NO_TAPS,
     ):
-        """The function's value, and its auxiliary arrays; ``twins`` are leaves at the baseline."""
-        first, *rest = evaluate(self.plan, self.chosen, leaves, companions, taps, twins)
-        return first, rest
+        """The function's value; its auxiliary arrays, and the value's twin.
+
+        ``twins`` are leaves at the baseline.
+        """
+        there = [None] * len(leaves) if twins is None else twins
+        beside = [companions.get(number) for number in self.plan.inputs]
+        given = list(map(Bundle, leaves, there, beside))
+        first, *rest = Interpreter(self.chosen, taps).run(self.plan, given)
+        return first.value, ([bundle.value for bundle in rest], first.twin)
+
+    @property
+    def is_concrete(self) -> bool:
+        """Whether all numbers are known: nothing is being traced."""
+        given = jax.tree.leaves((self.call.leaves, self.baseline and self.baseline.given))
+        everything = (*given, *self.plan.constants.values())
+        return not any(isinstance(x, jax.core.Tracer) for x in everything)
 
     def mesh(self) -> Any:
         """The context of the mesh of the values, where nobody has set one."""
@@ -194,7 +208,8 @@ class Explanation:
     ) -> tuple[Any, Pullback, Any]:
         """``jax.vjp`` of the value, whose pullback gives relevances of leaves and what is inside.
 
-        Inside are constants and places.
+        Inside are constants and places; and where it can be looked at, for relevances against a
+        baseline, how much the value changes; see :mod:`jaxrel._execute.size`.
 
         Args:
           twins: the leaves at the baseline; None: 0.
@@ -204,18 +219,20 @@ class Explanation:
             :mod:`jaxrel._execute.books`.
         """
         with self.mesh():
-            first, pullback, rest = self._vjp(twins, blamed, multiples, ledger)
+            first, pullback, (rest, there) = self._vjp(twins, blamed, multiples, ledger)
+        watched = twins is not None and not multiples and self.is_concrete
 
         def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
             with self.mesh():
-                return pullback(m)
+                found, inside = pullback(m)
+                return found, inside | {CHANGE: change(m, first, there)} if watched else inside
 
         return first, relevances, rest
 
     def _vjp(
         self, twins: list[Any] | None, blamed: Constants, multiples: bool, ledger: bool
-    ) -> tuple[Any, Pullback, Any]:
-        """:meth:`vjp` in the mesh that is set."""
+    ) -> tuple[Any, Pullback, tuple[Any, Any]]:
+        """:meth:`vjp` in the mesh that is set; beside auxiliary values the value's twin."""
         if twins is not None and carries_parts(self.chosen):
             return self._vjp_apart(twins)
 
@@ -250,7 +267,7 @@ class Explanation:
         marked = self.places.marked_by(probes)
         return Marked(marked, inner=inner, direct=self.places.direct, multiples=multiples)
 
-    def _vjp_apart(self, twins: list[Any]) -> tuple[Any, Pullback, Any]:
+    def _vjp_apart(self, twins: list[Any]) -> tuple[Any, Pullback, tuple[Any, Any]]:
         """:meth:`vjp` by parts: R = p m+ + n m- + r, and both multipliers begin as one."""
         leaves, inputs = self.call.leaves, self.plan.inputs
         pairs = zip(leaves, twins, strict=True)
@@ -258,12 +275,12 @@ class Explanation:
 
         def run(
             parts: list[Pair | None], companions: dict[int, Any], probes: dict[Any, Any]
-        ) -> tuple[Pair, list[Any]]:
+        ) -> tuple[Pair, list[Bundle]]:
             beside = [companions.get(number) for number in inputs]
             given = map(Bundle, leaves, twins, beside, parts)
             interpreter = Interpreter(self.chosen, self.taps(probes, {}), apart=True)
             out = interpreter.run(self.plan, list(given))
-            return out[0].difference, [bundle.value for bundle in out]
+            return out[0].difference, [bundle._replace(parts=None) for bundle in out]
 
         operands = start, self.companions, self.places.probes()
         _, pullback, out = jax.vjp(run, *operands, has_aux=True)
@@ -277,7 +294,7 @@ class Explanation:
             pairs = zip(inputs, found, strict=True)
             return [r + units[number] if number in units else r for number, r in pairs], inside
 
-        return out[0], relevances, out[1:]
+        return out[0].value, relevances, ([bundle.value for bundle in out[1:]], out[0].twin)
 
 
 def explain(

@@ -17,6 +17,7 @@ from .constants import constants
 from .evaluate import evaluate
 from .explanation import Explanation, explain
 from .inside import NOTHING, Inside
+from .size import CHANGE, check_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +114,8 @@ def pull(
 
     def relevances(found: list[Any], inside: Mapping[Any, Any], blamed: Any = None) -> Relevances:
         places = made.places.relevances(inside) if asked.inside.at else None
+        if CHANGE in inside:
+            check_size((found, places), inside[CHANGE])
         return Relevances(call.restore(found) if found else [], places, blamed)
 
     references, ledger = made.baseline, asked.biases == "all"

@@ -220,7 +220,8 @@ def test_parts_pass_nonlinearities_of_other_rules(f):
     """By Rescale both parts are multiplied by one slope; where that falls they change places."""
     rules = rulesets.deeplift_reveal_cancel() | {f.__name__: Rescale()}
     x = jnp.array([2.0, -1.0])
-    found = relevance(lambda x: relu(f(x[0] + x[1]) - f(0.0)), rules, baseline=0.0)(x)
+    explain = relevance(lambda x: relu(f(x[0] + x[1]) - f(0.0)), rules, baseline=0.0)
+    found = jax.jit(explain)(x)
     a, b = (f(1.0) - f(0.0)) * x  # between 0 and 1, of both parts
     expected = [(relu(a) + relu(a + b) - relu(b)) / 2, (relu(b) + relu(a + b) - relu(a)) / 2]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
