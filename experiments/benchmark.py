@@ -45,6 +45,7 @@ RULES: dict[str, RuleSet] = {
     "deep_taylor": rulesets.deep_taylor(*BOX),
     "attn_lrp": rulesets.attn_lrp(),
     "cp_lrp": rulesets.cp_lrp(),
+    "gim": rulesets.gim(),
     "compare_to_baseline": rulesets.compare_to_baseline(),
     "deeplift_rescale": rulesets.deeplift_rescale(),
 }

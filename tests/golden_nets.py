@@ -150,8 +150,14 @@ def _body(net: str) -> Callable[[Any, Any], jax.Array]:
     description = _description()["nets"][net]
     if "architecture" in description:
         return functools.partial(_sequential, description["architecture"])
-    if system == "lxt":
-        by_hand = {"hf_gpt2": _gpt2, "hf_llama": _llama, "vit": _vit}
+    if system in ("gim", "lxt"):
+        by_hand = {
+            "hf_gpt2": _gpt2,
+            "gpt2": _gpt2,
+            "hf_llama": _llama,
+            "llama": _llama,
+            "vit": _vit,
+        }
         found = [body for prefix, body in by_hand.items() if name.startswith(prefix)]
         return functools.partial((*found, _transformer)[0], description.get("config", {}))
     return {
@@ -462,18 +468,21 @@ def _llama(config, layers, x):
         a, b = jnp.split(x, 2, -1)
         return x * jnp.cos(angles) + jnp.concatenate([-b, a], -1) * jnp.sin(angles)
 
+    def norm(name, x):
+        return _rms_norm(weights[name], x, config["rms_norm_eps"])
+
     for i in range(config["num_hidden_layers"]):
         block = f"model.layers.{i}"
-        h = _rms_norm(weights[f"{block}.input_layernorm"], x)
+        h = norm(f"{block}.input_layernorm", x)
         q = rotated(_heads(dense(f"{block}.self_attn.q_proj", h), heads))
         k = rotated(_heads(dense(f"{block}.self_attn.k_proj", h), shared))
         v = _heads(dense(f"{block}.self_attn.v_proj", h), shared)
         k, v = (jnp.repeat(part, heads // shared, 1) for part in (k, v))
         x = x + dense(f"{block}.self_attn.o_proj", _attention(q, k, v, causal=True))
-        h = _rms_norm(weights[f"{block}.post_attention_layernorm"], x)
+        h = norm(f"{block}.post_attention_layernorm", x)
         gate = jax.nn.silu(dense(f"{block}.mlp.gate_proj", h))
         x = x + dense(f"{block}.mlp.down_proj", gate * dense(f"{block}.mlp.up_proj", h))
-    return dense("lm_head", _rms_norm(weights["model.norm"], x[:, -1]))
+    return dense("lm_head", norm("model.norm", x[:, -1]))
 
 
 def _vit(config, layers, x):

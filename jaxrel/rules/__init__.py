@@ -28,6 +28,7 @@ from .nonlinearity import Rescale as Rescale
 from .nonlinearity import RevealCancel as RevealCancel
 from .nonlinearity import Slope as Slope
 from .numerics import Stabilizer as Stabilizer
+from .parts import Absolute as Absolute
 from .parts import AlphaBeta as AlphaBeta
 from .parts import Gamma as Gamma
 from .parts import GeneralizedGamma as GeneralizedGamma
@@ -38,12 +39,14 @@ from .product import Half as Half
 from .product import Midpoint as Midpoint
 from .product import Second as Second
 from .softmax import LogMean as LogMean
+from .softmax import Tempered as Tempered
 from .unit import Flat as Flat
 from .unit import WSquare as WSquare
 from .unit import ZBox as ZBox
 from .view import View as View
 
 __all__ = [
+    "Absolute",
     "AbsoluteValue",
     "AlphaBeta",
     "BetaSmooth",
@@ -76,6 +79,7 @@ __all__ = [
     "Slope",
     "SoftmaxLimit",
     "Stabilizer",
+    "Tempered",
     "Unit",
     "View",
     "WSquare",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from .base import Rule, rule
 from .matmul import bias_of, shares
-from .numerics import Eps, check_number
+from .numerics import Eps, check_number, divide, kept_share, sign
 from .view import Affine, View
 
 
@@ -202,6 +202,55 @@ class PositiveWeights(Rule):
     def to_bias(self, view: View, m: jax.Array) -> jax.Array:
         """The bias's part, b m z / S(W+ x + b)."""
         return bias_of(view) * float(self.bias) * self.shares(view, m)
+
+
+@rule("matmul")
+class Absolute(Rule):
+    """absLRP (Vukadin et al. 2024): what arrives goes by how large a contribution is beside |z|.
+
+    R_x = 2 (x W)+ (R_z / (|z| + eps)), summed over outputs: a unit of which little is left of much
+    hands on more than it got, in proportion, and only what is positive counts, as for ``ZPlus``,
+    which makes every unit hand on what it got. So each example is scaled as a whole:
+    sum(R_x) = sum(R_z). z has its bias, which gets nothing. The sign of z does not count: from
+    relevance that is positive all that comes is positive.
+
+    The paper's map is contrastive: that of the logit explained minus that of all others, each
+    beginning with relevance (not multipliers) that adds up to 1.
+
+    Attributes:
+      eps: the stabiliser, in units of z.
+      normalize: False: nothing is scaled, and the bias gets 2 b+ R_z / (|z| + eps).
+      examples: how many leading dimensions of x and z tell examples apart; 0 under ``vmap`` over
+        them. Where there are no other dimensions all is one example.
+    """
+
+    eps: float | jax.Array = 1e-9
+    normalize: bool = True
+    examples: int = 1
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        (x,), weight = view.inputs, _affine(view).weight
+        positive, negative = jnp.maximum(weight, 0), jnp.minimum(weight, 0)
+        sent = back_by_sign(view, positive, negative, self.shares(view, m), None)
+        if not self.normalize:
+            return sent
+        scale = divide(self._total(view.output * m), self._total(x * sent))
+        return sent * scale.reshape(scale.shape + (1,) * (x.ndim - scale.ndim))
+
+    def shares(self, view: View, m: jax.Array) -> jax.Array:
+        """The shares 2 R_z / (|z| + eps)."""
+        return 2 * m * kept_share(view.output, self.eps) * sign(view.output)
+
+    def _total(self, relevance: jax.Array) -> jax.Array:
+        """The sum over each example."""
+        return relevance.sum(tuple(range(self.examples, relevance.ndim)) or None)
+
+    def to_bias(self, view: View, m: jax.Array) -> jax.Array:
+        """Nothing, or where nothing is scaled the bias's part."""
+        if self.normalize:
+            return jnp.zeros_like(m)
+        return jnp.maximum(bias_of(view), 0) * self.shares(view, m)
 
 
 def parts(view: View, bias: bool) -> tuple[jax.Array, jax.Array]:

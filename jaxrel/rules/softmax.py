@@ -9,8 +9,44 @@ import jax
 import jax.numpy as jnp
 
 from .base import Rule, rule
-from .numerics import divide, far, secant
+from .numerics import check_number, divide, far, secant
 from .view import Exponentials, View
+
+
+@rule("softmax")
+class Tempered(Rule):
+    """m_u = s (m - sum s m), s = softmax(u / T): the gradient's, with weights of a temperature.
+
+    Of GIM (Edin et al. 2025, arXiv 2505.17630), against self-repair: where several logits say the
+    same, none of them alone changes much, and the gradient sees none. It is the plain VJP at u / T,
+    without the factor 1 / T of the derivative of softmax(u / T); with T = 1 the gradient. Of
+    log-sum-exp it is s m. Weights that are shared out again (masked, then over their sum) have no
+    logits in that step, and get its gradient.
+
+    It conserves nothing. With a baseline it is the same, at x alone.
+
+    Attributes:
+      temperature: T > 0.
+    """
+
+    temperature: float | jax.Array = 2.0
+
+    def __post_init__(self):
+        """Checks that logits can be divided by it."""
+        check_number(self, "temperature", 1e-6, "logits are divided by it")
+
+    def is_gradient(self, homogeneous: bool, variant: str) -> bool:
+        """With the number 1 as temperature."""
+        return isinstance(self.temperature, int | float) and self.temperature == 1
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        assert view.exponentials is not None
+        if view.exponentials().log_base is None:
+            return view.vjp(m)
+        (u,) = view.inputs
+        _, pullback = jax.vjp(view.function, far(u) / jnp.asarray(self.temperature, u.dtype))
+        return pullback(m)
 
 
 @rule("softmax")

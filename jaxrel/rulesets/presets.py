@@ -18,6 +18,7 @@ from ..rules import (
     GeneralizedGamma,
     Gradient,
     GuidedRelu,
+    Half,
     LogMean,
     Midpoint,
     Norm,
@@ -27,6 +28,7 @@ from ..rules import (
     RevealCancel,
     RuleFunction,
     Second,
+    Tempered,
     WSquare,
     ZBox,
     ZPlus,
@@ -51,6 +53,7 @@ __all__ = [
     "epsilon_plus",
     "epsilon_plus_flat",
     "excitation_backprop",
+    "gim",
     "gradient",
     "guided_backprop",
     "lrp",
@@ -218,6 +221,24 @@ def cp_lrp(eps: Eps = 0.0) -> RuleSet:
     return _preset(rules, {Kind("attention"): Second(), Kind("gate"): Second()})
 
 
+def gim(temperature: float | jax.Array = 2.0) -> RuleSet:
+    """GIM, gradient interaction modifications (Edin et al. 2025): the gradient but in attention.
+
+    Softmax by a temperature, products of attention by halves (queries and keys 1/4 each, values
+    1/2), statistics of norms constant; gates and nonlinearities have their gradient.
+
+    The paper's score is (x - x0) m with the multipliers m at x alone, so that x0 is no baseline
+    here: ``(x - x0) * relevance(fun, "gim").multipliers(x)``.
+
+    Args:
+      temperature: of the softmax on the way back.
+    """
+    rules = dataclasses.replace(
+        gradient(), product=Half(), normalization=Detach(), softmax=Tempered(temperature)
+    )
+    return _preset(rules, {Kind("gate"): Gradient()})
+
+
 def compare_to_baseline(maximum: RuleFunction | None = None) -> RuleSet:
     """Compare to a baseline: with ``relevance(..., baseline=x0)``, sum(R) = f(x) - f(x0).
 
@@ -286,6 +307,7 @@ _PRESETS: dict[str, Callable[..., RuleSet]] = {
         epsilon_plus,
         epsilon_plus_flat,
         excitation_backprop,
+        gim,
         gradient,
         guided_backprop,
         lrp,

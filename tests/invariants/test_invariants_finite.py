@@ -27,8 +27,12 @@ OTHERS = (
     "deep_taylor",
     "attn_lrp",
     "cp_lrp",
+    "gim",
 )
-BOX = {"epsilon_gamma_box": rulesets.epsilon_gamma_box(-3.0, 3.0)}
+BOX = {
+    "epsilon_gamma_box": rulesets.epsilon_gamma_box(-3.0, 3.0),
+    "relative": RuleSet(matmul=rules.Absolute()),
+}
 
 MAXIMA = {
     "radial": rules.Radial(),

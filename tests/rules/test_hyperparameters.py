@@ -25,6 +25,7 @@ REFUSED = {
     "box": (lambda: rules.ZBox(1.0, -1.0), "ZBox: high >= 1 is needed, got -1.0: the box"),
     "points": (lambda: rules.PathIntegral(0), "PathIntegral: order >= 1 is needed"),
     "hardness": (lambda: rules.SoftmaxLimit(-1.0), "SoftmaxLimit: beta >= 0"),
+    "temperature": (lambda: rules.Tempered(0.0), "Tempered: temperature >= 1e-06 is needed"),
     "sharpness": (lambda: rules.BetaSmooth(-1.0), "BetaSmooth: beta >= 0"),
 }  # fmt: skip
 

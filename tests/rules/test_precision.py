@@ -47,6 +47,7 @@ ILL = {
     "epsilon": (rules.Epsilon(Stabilizer(0.01, "rms")), ["signed", "bias"]),
     "z plus": (rules.ZPlus(), ["signed", "very few negative"]),
     "positive weights": (rules.PositiveWeights(), ["relu", "few negative"]),
+    "relative": (rules.Absolute(), ["few negative", "signed"]),
     "flat": (rules.Flat(), ["signed"]),
     "w square": (rules.WSquare(), ["signed"]),
     "box": (rules.ZBox(-6.0, 6.0), ["signed", "bias"]),
