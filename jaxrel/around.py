@@ -31,6 +31,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ._call.arguments import Arguments, check_function
 from ._call.averages import count, mean, quadrature, total, wide
@@ -263,7 +264,10 @@ def expected(
                 jnp.broadcast_to(leaf[j], x.shape).astype(x.dtype)
                 for leaf, x in zip(found, call.leaves, strict=True)
             ]
-            return _given(relevance_fn, call.select(call.restore(one)))(*args, **kwargs)
+            # of x alone as little is kept from one baseline to the next as of both
+            leaves, one = lax.optimization_barrier((call.leaves, one))
+            explain = _given(relevance_fn, call.select(call.restore(one)))
+            return Arguments(explain, args, kwargs, call.argnums)(leaves)
 
         def point(k: jax.Array) -> tuple[list[Any], Any, Any]:
             j, t, weight = draw(k)

@@ -220,9 +220,12 @@ def audit(
         blamed = constants(made.plan, made.chosen, 1) if baseline is None else {}
         account = rows(made.plan, made.chosen, blamed)
         labels = tuple(_label(row, blamed, made.chosen, rule_set) for row in account)
-        books = functools.partial(_books, made, blamed, account)
         references = made.baseline
-        read = books(None) if references is None else references.mean(books, chunk)
+
+        def books(leaves: list[Any], twins: list[Any] | None) -> Any:
+            return _books(made.of(leaves), blamed, account, twins)
+
+        read = books(call.leaves, None) if references is None else references.mean(books, chunk)
         value, explained, amounts, rounding = read
         return Audit(value, explained, amounts, rounding, labels)
 

@@ -6,6 +6,7 @@ are, so that they may be models, strings or whatever it likes.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +56,12 @@ class Arguments:
         for k, value in zip(self.argnums, self.restore(leaves), strict=True):
             args[k] = value
         return self.fun(*args, **self.kwargs)
+
+    def having(self, leaves: Sequence[Any]) -> Arguments:
+        """The same call with other leaves for the explained arguments."""
+        other = copy.copy(self)
+        other.leaves = list(leaves)
+        return other
 
     def names(self) -> list[str]:
         """A name for each explained leaf: ``x``, or ``params['w']``."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .arguments import Arguments
 from .averages import mean
@@ -46,11 +47,19 @@ class Baseline:
         pairs = zip(self.like, chosen, strict=True)
         return [jnp.zeros_like(x) + jnp.broadcast_to(x0, x.shape) for x, x0 in pairs]
 
-    def mean(self, explain: Callable[[list[jax.Array]], Any], chunk: int) -> Any:
-        """``explain`` of the one reference, or its mean over all, ``chunk`` of them at once."""
+    def mean(self, explain: Callable[[list[Any], list[Any]], Any], chunk: int) -> Any:
+        """``explain`` of leaves and the one reference, or its mean over all.
+
+        ``chunk`` of them are computed at once. What the function computes of the leaves alone is
+        computed anew with each, or else all of it would be kept as long as the loop runs.
+        """
         if self.many is None:
-            return explain(self.at(0))
-        return mean("baseline", lambda k: explain(self.at(k)), self.many, chunk)
+            return explain(self.like, self.at(0))
+
+        def against(k: jax.Array) -> Any:
+            return explain(*lax.optimization_barrier((self.like, self.at(k))))
+
+        return mean("baseline", against, self.many, chunk)
 
 
 def read_baseline(call: Arguments, given: Any) -> Baseline:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from .. import _compat
 from .._call.arguments import Arguments, SplitOutput, check_output
@@ -123,6 +124,7 @@ class Explanation:
       companions: zeros for the inputs that need them; see :mod:`jaxrel._execute.units`.
       baseline: what the explained leaves are compared to; None: 0.
       places: what is explained inside.
+      known: whether all numbers are: nothing is being traced.
     """
 
     call: Arguments
@@ -132,6 +134,7 @@ class Explanation:
     companions: dict[int, jax.Array]
     baseline: Baseline | None
     places: Places
+    known: bool
 
     def value(
         self,
@@ -150,12 +153,9 @@ class Explanation:
         first, *rest = Interpreter(self.chosen, taps).run(self.plan, given)
         return first.value, ([bundle.value for bundle in rest], first.twin)
 
-    @property
-    def is_concrete(self) -> bool:
-        """Whether all numbers are known: nothing is being traced."""
-        given = jax.tree.leaves((self.call.leaves, self.baseline and self.baseline.given))
-        everything = (*given, *self.plan.constants.values())
-        return not any(isinstance(x, jax.core.Tracer) for x in everything)
+    def of(self, leaves: list[Any]) -> Explanation:
+        """The same of other leaves for the explained arguments."""
+        return dataclasses.replace(self, call=self.call.having(leaves))
 
     def mesh(self) -> Any:
         """The context of the mesh of the values, where nobody has set one."""
@@ -220,7 +220,7 @@ class Explanation:
         """
         with self.mesh():
             first, pullback, (rest, there) = self._vjp(twins, blamed, multiples, ledger)
-        watched = twins is not None and not multiples and self.is_concrete
+        watched = twins is not None and not multiples and self.known
 
         def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
             with self.mesh():
@@ -314,4 +314,6 @@ def explain(
     companions = {number: jnp.zeros_like(x) for number, x in inputs if number in needed}
     references = None if baseline is None else read_baseline(call, baseline)
     found = inside.find(places(plan), () if marks is None else marks.seen)
-    return Explanation(call, plan, chosen, output, companions, references, found)
+    numbers = (*call.leaves, *(references.given if references else ()), *plan.constants.values())
+    known = not any(isinstance(x, Tracer) for x in numbers)
+    return Explanation(call, plan, chosen, output, companions, references, found, known)

@@ -128,8 +128,8 @@ def pull(
         value = evaluate(made.plan, Assignment(), call.leaves)
 
         def mean(m: Any) -> Relevances:
-            def against(twins: list[Any]) -> tuple[list[Any], dict[Any, Any]]:
-                return made.vjp(twins, {}, multiples, ledger)[1](m)
+            def against(leaves: list[Any], twins: list[Any]) -> tuple[list[Any], dict[Any, Any]]:
+                return made.of(leaves).vjp(twins, {}, multiples, ledger)[1](m)
 
             found, amounts = references.mean(against, asked.chunk)
             return relevances(found, amounts, _left(made, {}, amounts) if ledger else None)

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -250,6 +251,34 @@ def test_memory_is_that_of_a_chunk(transform):
     small = memory(4, 1)
     assert memory(64, 1) < 1.1 * small
     assert memory(64, 64) > 4 * small
+
+
+@pytest.mark.parametrize("transform", ["relevance", "expected", "audit", "multipliers"])
+def test_fifty_references_take_the_memory_of_one(transform):
+    """Nothing of the pictures alone is kept while the references are gone through."""
+    kernels = [jnp.ones((3, 3, 3, 8), "f4"), jnp.ones((3, 3, 8, 16), "f4")]
+
+    def pictures(x):
+        for kernel in kernels:
+            x = jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            x = flax.linen.max_pool(jax.nn.relu(x), (2, 2), (2, 2))
+        return jnp.tanh(x).sum((1, 2, 3))
+
+    def explain(x, many):
+        one = lambda x0: relevance(pictures, RESCALE, baseline=x0)  # noqa: E731
+        if transform == "expected":
+            return expected(one, many)(x)
+        if transform == "audit":
+            return audit(pictures, RESCALE, baseline=many)(x).explained
+        return one(many).multipliers(x) if transform == "multipliers" else one(many)(x)
+
+    def memory(references):
+        shapes = [jax.ShapeDtypeStruct((n, 64, 64, 3), "f4") for n in (64, references)]
+        return jax.jit(explain).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(50) < 1.1 * memory(1)
 
 
 @pytest.mark.parametrize("chunk", [0, -1])
