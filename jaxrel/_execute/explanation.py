@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from .. import _compat
 from .._call.arguments import Arguments, SplitOutput, check_output
@@ -315,5 +314,5 @@ def explain(
     references = None if baseline is None else read_baseline(call, baseline)
     found = inside.find(places(plan), () if marks is None else marks.seen)
     numbers = (*call.leaves, *(references.given if references else ()), *plan.constants.values())
-    known = not any(isinstance(x, Tracer) for x in numbers)
+    known = not any(_compat.is_tracer(x) for x in numbers)
     return Explanation(call, plan, chosen, output, companions, references, found, known)

@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from .. import _compat
 from ..errors import LargeRelevanceWarning, warn
 from .taps import Key, sum_type
 
@@ -39,7 +39,7 @@ def change(m: jax.Array, value: jax.Array, there: jax.Array | None) -> jax.Array
 def check_size(relevances: Iterable[Any], changed: jax.Array) -> None:
     """Warns of relevances more than ``LIMIT`` times as large as the change that they explain."""
     leaves = [r for r in jax.tree.leaves(relevances) if r.size]
-    if any(isinstance(x, Tracer) for x in (*leaves, changed)):
+    if any(_compat.is_tracer(x) for x in (*leaves, changed)):
         return
     largest = max((float(jnp.max(jnp.abs(r))) for r in leaves), default=0.0)
     if largest > LIMIT * float(changed):
