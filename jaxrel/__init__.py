@@ -39,6 +39,7 @@ from .verify import Verification as Verification
 from .verify import verify as verify
 
 if TYPE_CHECKING:
+    from . import metrics as metrics
     from . import plot as plot
     from . import training as training
 
@@ -62,6 +63,7 @@ __all__ = [
     "graph",
     "integrated",
     "linear_map",
+    "metrics",
     "plot",
     "relevance",
     "relevance_vjp",
@@ -77,8 +79,8 @@ __all__ = [
     "__version__",
 ]
 
-_LAZY = ("plot", "training")
-"""Imported when they are first asked for: most programs neither draw nor train."""
+_LAZY = ("metrics", "plot", "training")
+"""Imported when they are first asked for: most programs neither judge, nor draw, nor train."""
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,7 @@ BELOW["api"] = {*BELOW}
 BELOW["around"] = {"_compat", "_call"}
 BELOW["audit"] = BELOW["inside"] = BELOW["verify"] = {*BELOW}
 BELOW["training"] = {"_compat", "_call", "api", "rulesets", "rules"}
+BELOW["metrics"] = {"_compat", "errors", "_call", "rules", "training"}
 
 
 def room(path: pathlib.Path) -> str:
@@ -59,7 +60,7 @@ def test_few_files_lie_at_the_top_and_none_is_long():
         assert len(path.read_text().splitlines()) <= 400, path
 
 
-DOORS = [jaxrel, jaxrel.rules, jaxrel.rulesets, jaxrel.training, jaxrel.plot]
+DOORS = [jaxrel, jaxrel.rules, jaxrel.rulesets, jaxrel.training, jaxrel.plot, jaxrel.metrics]
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
@@ -71,7 +72,7 @@ def test_dir_a_star_and_help_show_the_public_names_only(door):
     text = pydoc.render_doc(door, renderer=pydoc.plaintext)
     shown = [name for name in dir(door) if isinstance(getattr(door, name), type | FunctionType)]
     assert all(re.search(rf"\b{name}\b", text) for name in shown)
-    assert {"relevance", "rules", "rulesets", "training", "plot"} <= set(dir(jaxrel))
+    assert {"relevance", "rules", "rulesets", "training", "plot", "metrics"} <= set(dir(jaxrel))
 
 
 @pytest.mark.parametrize("door", DOORS[1:], ids=lambda door: door.__name__)
