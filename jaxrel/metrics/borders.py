@@ -138,7 +138,7 @@ def values(fun: Function, x: jax.Array) -> jax.Array:
     return wide(found) if jnp.issubdtype(found.dtype, jnp.floating) else found.astype(jnp.float32)
 
 
-def explained(explain: Function, x: jax.Array, *more: Any) -> jax.Array:
+def explained(explain: Callable[..., jax.Array], x: jax.Array, *more: Any) -> jax.Array:
     """``explain(x)`` with everything but the examples in one axis, (N, M).
 
     Raises:
@@ -167,7 +167,7 @@ def exactly_one(name: str, **given: Any) -> None:
         raise ValueError(f"{name}: give one of {' and '.join(given)}, got {there or 'none'}.")
 
 
-def mapped(fun: Callable[[jax.Array], Any], over: Any, chunk: int) -> Any:
+def mapped(fun: Callable[[Any], Any], over: Any, chunk: int) -> Any:
     """``fun`` of each row of ``over``, ``chunk`` of them at once; rows in front.
 
     Raises:

@@ -21,6 +21,7 @@ example whose relevance has a NaN gets NaN.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -208,12 +209,12 @@ def sufficiency(
     return borders.poisoned(share, relevance)
 
 
-def _drawn(key: jax.Array | None, shape: tuple[int, int], sizes: Sequence[int]) -> Members:
+def _drawn(key: Any, shape: Sequence[int], sizes: Sequence[int]) -> Members:
     """Random sets of these sizes, others for each example."""
     every = jnp.asarray(sizes)
 
     def members(k: jax.Array) -> jax.Array:
-        scores = jax.random.uniform(jax.random.fold_in(key, k), shape)
+        scores = jax.random.uniform(jax.random.fold_in(key, k), tuple(shape))
         return jnp.argsort(jnp.argsort(scores, axis=1), axis=1) < every[k]
 
     return members

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from .._call.averages import count
 from . import borders
@@ -72,9 +71,7 @@ def relevance_rank_accuracy(relevance: jax.Array, mask: Any) -> jax.Array:
     relevance, mask = _flat(relevance, mask)
     inside = mask != 0
     size = inside.sum(1)
-    order = jnp.argsort(jnp.argsort(-relevance, axis=1, stable=True), axis=1)
-    hits = ((order < size[:, None]) & inside).sum(1)
-    return _scored(hits / size, relevance, mask)
+    return _scored(_largest_inside(relevance, inside, size), relevance, mask)
 
 
 def top_k_intersection(
@@ -97,8 +94,7 @@ def top_k_intersection(
     k, inside = count("top_k_intersection", k=k), mask != 0
     if k > relevance.shape[1]:
         raise ValueError(f"top_k_intersection: k is {k}, but there are {relevance.shape[1]}.")
-    _, largest = lax.top_k(relevance, k)
-    share = jnp.take_along_axis(inside, largest, axis=1).mean(1)
+    share = _largest_inside(relevance, inside, jnp.full(len(relevance), k))
     if concept_influence:
         share = share * relevance.shape[1] / inside.sum(1)
     return _scored(share, relevance, mask)
@@ -148,6 +144,16 @@ def attribution_localisation(
     if weighted:
         share = share * relevance.shape[1] / mask.sum(1)
     return _scored(share, relevance, mask)
+
+
+def _largest_inside(relevance: jax.Array, inside: jax.Array, number: jax.Array) -> jax.Array:
+    """The share of the largest, so many of each example, that lie inside.
+
+    By sorting, to which -0 and 0 tie; to ``lax.top_k`` they do not.
+    """
+    place = jnp.argsort(jnp.argsort(-relevance, axis=1, stable=True), axis=1)
+    hits = ((place < number[:, None]) & inside).sum(1)
+    return hits.astype(relevance.dtype) / number
 
 
 def _flat(relevance: Any, mask: Any) -> tuple[jax.Array, jax.Array]:

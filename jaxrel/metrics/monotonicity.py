@@ -88,7 +88,7 @@ def monotonicity_correlation(
     x, relevance, parts, sums = taken_apart(x, relevance, patch)
     group = parts.order(sums, ascending=True) // count("monotonicity", per_step=per_step)
     groups = -(-parts.count // per_step)
-    if draws is None:
+    if key is not None:
         number = count("monotonicity_correlation", samples=10 if samples is None else samples)
         draws = jax.random.uniform(key, (groups, number, len(x)))
     shape = (groups, None, len(x))

@@ -96,10 +96,12 @@ def neighbours(x: jax.Array, gone: jax.Array) -> jax.Array:
 
 def _around(x: jax.Array) -> jax.Array:
     """The weighted sum over each pixel's eight neighbours inside the picture."""
-    rows = sum(_moved(x, step, 1) for step in (-1, 1))
-    columns = sum(_moved(x, step, 2) for step in (-1, 1))
-    diagonal = sum(_moved(rows, step, 2) for step in (-1, 1))
-    return (rows + columns) / 6 + diagonal / 12
+
+    def both_sides(x: jax.Array, axis: int) -> jax.Array:
+        return _moved(x, 1, axis) + _moved(x, -1, axis)
+
+    rows = both_sides(x, 1)
+    return (rows + both_sides(x, 2)) / 6 + both_sides(rows, 2) / 12
 
 
 def _moved(x: jax.Array, step: int, axis: int) -> jax.Array:
