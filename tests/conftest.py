@@ -9,7 +9,7 @@
   asks for the fixture `default_precision`.
 
 `--full` runs every combination of rules, models and dtypes. Without it those marked `full` by
-`tests.covering` are left out, and of a test with many cases a fifth runs, drawn once and for all.
+`tests.covering` are left out, and of a test with many cases an eighth runs, drawn once and for all.
 A test that is to run on all of its cases has the mark `every_case`.
 """
 
@@ -54,8 +54,8 @@ def _sample(items: list[pytest.Item]) -> set[pytest.Item]:
         tests.setdefault(item.nodeid.split("[")[0], []).append(item)
     kept: set[pytest.Item] = set()
     for cases in tests.values():
-        whole = len(cases) < 4 or cases[0].get_closest_marker("every_case")
-        count = len(cases) if whole else max(3, -(-len(cases) // 5))
+        whole = cases[0].get_closest_marker("every_case")
+        count = len(cases) if whole else max(2, -(-len(cases) // 8))
         kept.update(sorted(cases, key=lambda item: zlib.crc32(item.nodeid.encode()))[:count])
     return kept
 

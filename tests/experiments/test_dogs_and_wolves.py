@@ -137,6 +137,7 @@ def test_lambda_is_the_largest_of_those_that_are_about_best():
     assert chosen == [(1.0, 0), (1.0, 1), (1.0, 2)] and len(rows) == 5
 
 
+@pytest.mark.full
 def test_a_run_that_was_killed_goes_on_to_the_same_numbers(data, tmp_path):
     recipe = Recipe("composites", "masks")
     problem = runs.problem(recipe, data, 0)

@@ -153,7 +153,9 @@ def test_decoder_scanned_is_decoder_unrolled() -> None:
     assert_close(result, _expected("decoder"))
 
 
-@pytest.mark.parametrize("name", ["resnet_bottleneck", "decoder_scan"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("resnet_bottleneck", marks=pytest.mark.full), "decoder_scan"]
+)
 def test_export_to_other_platforms(name: str) -> None:
     model = build(name)
     explain = jaxrel.relevance(model.fun, "lrp", argnums=1)
