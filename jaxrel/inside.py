@@ -202,7 +202,7 @@ def graph(
         twins = None if made.baseline is None else made.baseline.at(0)
         if made.baseline is not None and made.baseline.many is not None:
             raise ValueError("graph: expected one reference, got many.")
-        cut = [_axis(place, inside.at, axes) for place in made.places.marked]
+        cut = [inside.axis(place, axes) for place in made.places.marked]
         found = edges(made, cut, twins, chunk)
         value = found.value
         if twins is not None:
@@ -215,16 +215,6 @@ def graph(
 
 def _listed(nodes: Any) -> Any:
     return [nodes] if isinstance(nodes, str) else nodes
-
-
-def _axis(place: Any, patterns: Any, axes: Mapping[str, int | None]) -> int | None:
-    """The axis by which a place is cut."""
-    axis = next(axes[p.text] for p in patterns if p.means(place.pattern))
-    if axis is not None and not -len(place.shape) <= axis < len(place.shape):
-        raise ValueError(
-            f"nodes: {place.name!r} has shape {place.shape}, and no axis {axis} to be cut by."
-        )
-    return axis
 
 
 def _names(marked: Any, cut: Sequence[int | None]) -> list[str]:

@@ -28,7 +28,7 @@ BELOW["api"] = {*BELOW}
 BELOW["around"] = {"_compat", "_call"}
 BELOW["audit"] = BELOW["inside"] = BELOW["verify"] = {*BELOW}
 BELOW["training"] = {"_compat", "_call", "api", "rulesets", "rules"}
-BELOW["metrics"] = {"_compat", "errors", "_call", "rules", "training"}
+BELOW["metrics"] = {"_compat", "errors", "_call", "_execute", "rules", "training"}
 
 
 def room(path: pathlib.Path) -> str:

@@ -48,6 +48,19 @@ class Inside:
         alone = () if self.parallel else masked
         return Marks((*self.at, *masked), starts, alone, data)
 
+    def axis(self, place: Place, axes: Mapping[str, int | None]) -> int | None:
+        """The axis by which a place is cut into nodes, of those given by pattern; None: it is one.
+
+        Raises:
+          ValueError: it has no such axis.
+        """
+        axis = next(axes[p.text] for p in self.at if p.means(place.pattern))
+        if axis is not None and not -len(place.shape) <= axis < len(place.shape):
+            raise ValueError(
+                f"nodes: {place.name!r} has shape {place.shape}, and no axis {axis} to be cut by."
+            )
+        return axis
+
     def find(self, there: Iterable[Place], seen: Iterable[str]) -> Places:
         """The places that are meant, of those there are.
 

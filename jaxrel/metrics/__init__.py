@@ -20,6 +20,7 @@ drawn by an explicit key or handed in as an array.
     robustness        max and average sensitivity, local Lipschitz, relative stabilities
     randomisation     cascading and efficient MPRT, random logit
     axioms            completeness, non-sensitivity, input and implementation invariance
+    circuits          CPR and CMD of edges, by real interventions
     similarity        Pearson, Spearman, SSIM
 """
 
@@ -27,6 +28,10 @@ from .axioms import completeness as completeness
 from .axioms import implementation_invariance as implementation_invariance
 from .axioms import input_invariance as input_invariance
 from .axioms import non_sensitivity as non_sensitivity
+from .circuits import circuit_curve as circuit_curve
+from .circuits import cmd as cmd
+from .circuits import cpr as cpr
+from .circuits import patch_edges as patch_edges
 from .complexity import effective_complexity as effective_complexity
 from .complexity import entropy as entropy
 from .complexity import file_size as file_size
@@ -85,7 +90,10 @@ __all__ = [
     "average_sensitivity",
     "blur",
     "cascading",
+    "circuit_curve",
+    "cmd",
     "completeness",
+    "cpr",
     "deletion",
     "effective_complexity",
     "efficient_mprt",
@@ -112,6 +120,7 @@ __all__ = [
     "other_classes",
     "part_drops",
     "part_sums",
+    "patch_edges",
     "pearson",
     "pixel_flipping",
     "pointing_game",
