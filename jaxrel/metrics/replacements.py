@@ -72,7 +72,7 @@ def neighbours(x: jax.Array, gone: jax.Array) -> jax.Array:
       gone: (N, H, W, C), boolean: what is missing.
 
     Returns:
-      In x's shape: what fits in, where it is missing.
+      In x's shape: what fits in, where it is missing; the picture's mean where nothing is left.
 
     Raises:
       ValueError: x is no batch of pictures.
@@ -80,18 +80,24 @@ def neighbours(x: jax.Array, gone: jax.Array) -> jax.Array:
     if x.ndim != 4:
         raise ValueError(f"neighbours: expected pictures (N, H, W, C), got shape {x.shape}.")
     seen = wide(x)
-    weight = _around(jnp.ones((1, *x.shape[1:3], 1), seen.dtype))
+    middle, nothing = mean(seen), gone.all((1, 2), keepdims=True)
+    solved = jax.vmap(_harmonic)(seen[:, None], (gone & ~nothing)[:, None], middle[:, None])[:, 0]
+    return jnp.where(nothing, middle, solved).astype(x.dtype)
+
+
+def _harmonic(x: jax.Array, gone: jax.Array, start: jax.Array) -> jax.Array:
+    """What is missing of one picture, from a first guess."""
+    weight = _around(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
 
     def left(found: jax.Array) -> jax.Array:
         found = jnp.where(gone, found, 0)
         return jnp.where(gone, weight * found - _around(found), 0)
 
-    start, known = jnp.where(gone, mean(seen), 0), _around(jnp.where(gone, 0, seen))
-    precision = float(jnp.finfo(seen.dtype).eps) ** 0.75
-    solved, _ = jax.scipy.sparse.linalg.cg(
-        left, jnp.where(gone, known, 0), start, tol=precision, maxiter=1000
-    )
-    return solved.astype(x.dtype)
+    known = jnp.where(gone, _around(jnp.where(gone, 0, x)), 0)
+    precision = float(jnp.finfo(x.dtype).eps) ** 0.75
+    return jax.scipy.sparse.linalg.cg(
+        left, known, jnp.where(gone, start, 0), tol=precision, maxiter=1000
+    )[0]
 
 
 def _around(x: jax.Array) -> jax.Array:
