@@ -36,7 +36,7 @@ from experiments.data import records
 from experiments.networks.magika import HALF, PADDING, Magika, encode, load_types, load_variables
 from jaxrel import rulesets
 
-DEFAULT_RULES = "gradient,slope,cp_lrp,compare_to_baseline"
+DEFAULT_RULES = "gradient,slope,compare_to_baseline,deeplift_reveal_cancel"
 PRESETS = sorted(set(rulesets.__all__) - {"First", "Kind", "RuleSet", "preset"})
 
 DEFAULT_FILES = (
@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_rules(parser, DEFAULT_RULES)
     parser.add_argument(
-        "--table", action="store_true", help="judge every preset on files of installed packages"
+        "--table",
+        action="store_true",
+        help="judge every preset on files of installed packages; some minutes",
     )
     command.add_folder(parser, "explain_bytes", "the picture and the table")
     return parser
@@ -163,7 +165,8 @@ def explain(
 
     def explained(variables: Any, tokens: jax.Array, nothing: jax.Array) -> jax.Array:
         def logits(tokens: jax.Array) -> jax.Array:
-            return Magika().apply(variables, tokens)[jnp.arange(len(types)), types]
+            whole = jnp.asarray(Magika().apply(variables, tokens))
+            return whole[jnp.arange(len(types)), types]
 
         explain = jaxrel.relevance(logits, rules, at="bytes", argnums=(), baseline=nothing)
         return explain(tokens).sum(-1)
@@ -196,13 +199,10 @@ def judge(
         return float((np.asarray(tell(variables, changed)).argmax(1) == types).mean())
 
     share = np.abs(relevance) / np.abs(relevance).sum(1, keepdims=True)
-    return Judgement(
-        name,
-        *(1 - same(without(tokens, relevance, count)) for count in _COUNTS),
-        *(same(alone(tokens, relevance, count)) for count in _COUNTS),
-        float(share[:, :_END].sum(1).mean()),
-        float(share[:, -_END:].sum(1).mean()),
-    )
+    changed = [1 - same(without(tokens, relevance, count)) for count in _COUNTS]
+    kept = [same(alone(tokens, relevance, count)) for count in _COUNTS]
+    ends = (float(part.sum(1).mean()) for part in (share[:, :_END], share[:, -_END:]))
+    return Judgement(name, *changed, *kept, *ends)
 
 
 def spelled(tokens: np.ndarray, relevance: np.ndarray, count: int = 12) -> str:

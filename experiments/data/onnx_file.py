@@ -12,6 +12,7 @@ field, and how it is written) and a value. The few that are needed, by numbers o
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def _tensor(message: memoryview) -> tuple[str, np.ndarray]:
     return name, numbers.reshape(shape)
 
 
-def _integers(value: int | memoryview) -> Iterator[int]:
+def _integers(value: Any) -> Iterator[int]:
     """The integers of a repeated field: one, or many packed together."""
     if isinstance(value, int):
         yield value
@@ -105,7 +106,7 @@ def _integers(value: int | memoryview) -> Iterator[int]:
         yield found
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
     """The fields of a message: number, and an integer or bytes."""
     at = 0
     while at < len(message):
