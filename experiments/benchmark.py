@@ -2,6 +2,7 @@
 
     python -m experiments.benchmark
     python -m experiments.benchmark --models resnet50 vgg16 --rules all --seconds
+    python -m experiments.benchmark --flipping
 
 FLOPs and temporary memory are XLA's own counts for the compiled program, exact and repeatable.
 Times of tracing and lowering are CPU time, the best of several, JAX's caches emptied in between.
@@ -23,7 +24,8 @@ from flax import linen as nn
 
 import jaxrel
 from experiments.networks import VGG16, Decoder, ResNet50, ViTS
-from jaxrel import RuleSet, rulesets
+from experiments.networks.efficientnet import EfficientNetLite0
+from jaxrel import RuleSet, metrics, rulesets
 from jaxrel.rules import Gamma
 
 BOX = (-2.2, 2.7)  # ImageNet pixels after the usual normalisation
@@ -164,6 +166,38 @@ def compare(name: str, rules: Sequence[str], seconds: bool) -> list[dict[str, An
     return rows
 
 
+def flipping(examples: int = 32, steps: int = 100) -> str:
+    """What pixel flipping costs on EfficientNet-Lite0, beside its forward passes.
+
+    XLA counts the body of a loop once. What it has is the difference between two steps at once and
+    one; all the rest is outside.
+    """
+    network = EfficientNetLite0()
+    x = jax.ShapeDtypeStruct((examples, 224, 224, 3), jnp.float32)
+    relevance = jax.ShapeDtypeStruct(x.shape[:-1], jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x)
+
+    def logit(variables: Any, x: jax.Array) -> jax.Array:
+        return network.apply(variables, x)[:, 0]  # type: ignore[return-value, index]
+
+    def curve(chunk: int) -> Callable:
+        return lambda variables, x, relevance: metrics.pixel_flipping(
+            lambda x: logit(variables, x), x, relevance, steps=2 * chunk - 1, chunk=chunk
+        )
+
+    def flops(fun: Callable, *operands: Any) -> float:
+        costs: Any = jax.jit(fun).lower(*operands).compile().cost_analysis()
+        return costs["flops"]
+
+    forward = flops(logit, variables, x)
+    one, two = (flops(curve(chunk), variables, x, relevance) for chunk in (1, 2))
+    total = one + steps * (two - one)
+    return (
+        f"pixel flipping, {examples} pictures, {steps} steps: {total:.4g} FLOPs, "
+        f"{total / ((steps + 1) * forward):.4f} of those of {steps + 1} forward passes"
+    )
+
+
 def report(text: str) -> None:
     """Tells on standard error what is being done."""
     print(text, file=sys.stderr, flush=True)
@@ -191,8 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--rules", nargs="+", choices=names, default=["slope", "lrp", "epsilon"])
     parser.add_argument("--seconds", action="store_true", help="time the compiled programs too")
+    parser.add_argument("--flipping", action="store_true", help="what pixel flipping costs, alone")
     parser.add_argument("--output", type=Path, help="write the table to this file as well")
     options = parser.parse_args(arguments)
+    if options.flipping:
+        print(flipping())
+        return
     rules = list(RULES) if "all" in options.rules else options.rules
     rows = [row for name in options.models for row in compare(name, rules, options.seconds)]
     text = f"jax {jax.__version__}, {jax.default_backend()}\n\n{table(rows)}"

@@ -79,3 +79,15 @@ def test_the_same_lines_explain_a_token_model_of_every_library():
         want = by_hand(leaves[library], made["tokens"])
         assert found.shape == made["tokens"].shape
         np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6, err_msg=library)
+
+
+@pytest.mark.usefixtures("default_precision")
+def test_metrics():
+    made = run("metrics.md")
+    assert made["morf"].shape == (6, 33) and made["regions"].shape == (6, 11)
+    np.testing.assert_allclose(made["morf"][:, -1], made["lerf"][:, -1], rtol=1e-4, atol=1e-6)
+    assert made["scores"]["sensitivity-n"].shape == (6, 3)
+    np.testing.assert_allclose(made["scores"]["cascading"][0], 1, rtol=1e-5)
+    np.testing.assert_allclose(made["curve"][-1], 1, rtol=1e-4)
+    first = np.moveaxis(made["attributions"], 1, -1)
+    np.testing.assert_allclose(first, made["heatmaps"], rtol=1e-4, atol=1e-6)

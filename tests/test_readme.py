@@ -51,13 +51,14 @@ def test_its_code_runs(capsys):
             if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
                 assert jnp.isfinite(value).all(), name
     assert "layers_3" in capsys.readouterr().out  # the table of the plan
-    _, _, biases, baseline, inside, around, training = made
+    _, _, biases, baseline, inside, around, judged, training = made
     value = biases["fun"](biases["images"]).sum()
     assert jnp.allclose(biases["explained"].sum() + biases["total"], value, rtol=1e-4)
     change = value - 4 * baseline["fun"](baseline["others"]).mean()
     assert jnp.allclose(baseline["difference"].sum(), change, rtol=1e-3)
     explained = around["explain"](around["images"])
     assert jnp.allclose(explained, baseline["difference"], rtol=1e-3, atol=1e-6)
+    assert judged["curve"].shape == (4, 51)
     assert all(map(jnp.isfinite, training["metrics"].values()))
     weights, constant = inside["W"], inside["c"]
     made = jnp.tensordot(weights, inside["images"][:1], 4) + constant
@@ -93,7 +94,7 @@ def test_its_functions_are_all_there_are():
         for name in dir(jaxrel)
         if inspect.isfunction(getattr(jaxrel, name)) and name != "with_multipliers"
     }
-    assert public | {"jaxrel.plot"} == shown
+    assert public | {"jaxrel.metrics", "jaxrel.plot"} == shown
     (pictures,) = (row[2] for row in table("function | like") if "jaxrel.plot" in row[0])
     assert set(quoted(pictures)) - {"plot"} == {
         name for name in dir(plot) if callable(getattr(plot, name))
