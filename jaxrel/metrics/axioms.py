@@ -11,7 +11,7 @@ from ..rules.numerics import divide
 from . import borders
 from .borders import Function
 from .parts import Patch, Replacement, taken_apart
-from .single_deletion import every_part_alone
+from .sets import every_part_alone
 
 
 def completeness(

@@ -31,8 +31,8 @@ from ..rules.numerics import divide
 from . import borders
 from .borders import Function
 from .parts import Parts, Patch, Replacement, taken_apart
+from .sets import Members, without_sets
 from .similarity import pearson
-from .single_deletion import Members, drops_without
 
 
 def faithfulness_correlation(
@@ -67,18 +67,18 @@ def faithfulness_correlation(
       TypeError: as :func:`pixel_flipping`.
     """
     borders.exactly_one("faithfulness_correlation", key=key, subsets=subsets)
-    x, relevance, parts, sums = taken_apart(x, relevance, patch)
+    given = taken_apart(x, relevance, patch)
     if subsets is not None:
-        subsets = borders.with_shape("subsets", subsets, (None, len(x), None), "(runs, N, size)")
-        members = _numbered(subsets, parts.count)
+        shape = (None, len(given.x), None)
+        subsets = borders.with_shape("subsets", subsets, shape, "(runs, N, size)")
+        members = _numbered(subsets, given.parts.count)
         runs = len(subsets)
     else:
-        size = _size("faithfulness_correlation", size, parts)
+        size = _size("faithfulness_correlation", size, given.parts)
         runs = count("faithfulness_correlation", 2, runs=100 if runs is None else runs)
-        members = _drawn(key, sums.shape, [size] * runs)
-    drops = drops_without(fun, x, parts, members, runs, replacement, chunk)
-    inside = jax.vmap(lambda k: _sum_inside(sums, members(k)), out_axes=1)(jnp.arange(runs))
-    return borders.poisoned(pearson(inside, drops), relevance)
+        members = _drawn(key, given.sums.shape, [size] * runs)
+    said, lost = without_sets(fun, given, members, runs, replacement, chunk)
+    return borders.poisoned(pearson(said, lost), given.relevance)
 
 
 def sensitivity_n(
@@ -110,16 +110,14 @@ def sensitivity_n(
     Raises:
       ValueError, TypeError: as :func:`faithfulness_correlation`.
     """
-    x, relevance, parts, sums = taken_apart(x, relevance, patch)
+    given = taken_apart(x, relevance, patch)
     runs = count("sensitivity_n", 2, runs=runs)
-    sizes = [_size("sensitivity_n", n, parts) for n in sizes]
-    members = _drawn(key, sums.shape, [n for n in sizes for _ in range(runs)])
-    total = runs * len(sizes)
-    drops = drops_without(fun, x, parts, members, total, replacement, chunk)
-    inside = borders.mapped(lambda k: _sum_inside(sums, members(k)), jnp.arange(total), chunk).T
-    shape = (len(x) * len(sizes), runs)
-    found = pearson(inside.reshape(shape), drops.reshape(shape)).reshape(len(x), len(sizes))
-    return borders.poisoned(found, relevance)
+    sizes = [_size("sensitivity_n", n, given.parts) for n in sizes]
+    members = _drawn(key, given.sums.shape, [n for n in sizes for _ in range(runs)])
+    both = without_sets(fun, given, members, runs * len(sizes), replacement, chunk)
+    said, lost = (each.reshape(-1, runs) for each in both)
+    found = pearson(said, lost).reshape(-1, len(sizes))
+    return borders.poisoned(found, given.relevance)
 
 
 def infidelity(
@@ -228,10 +226,6 @@ def _numbered(subsets: jax.Array, parts: int) -> Members:
         return jax.vmap(lambda row, ids: row.at[ids].set(True))(none, subsets[k])
 
     return members
-
-
-def _sum_inside(sums: jax.Array, inside: jax.Array) -> jax.Array:
-    return jnp.where(inside, sums, 0).sum(1)
 
 
 def _size(name: str, size: int | None, parts: Parts) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -43,7 +43,7 @@ class Parts:
     """
 
     shape: tuple[int, ...]
-    ids: jax.Array | None
+    ids: np.ndarray | None
     count: int
 
     def sums(self, relevance: jax.Array) -> jax.Array:
@@ -51,15 +51,9 @@ class Parts:
         flat = borders.flat(relevance)
         if self.ids is None:
             return flat
-        ids = jnp.broadcast_to(self.ids, flat.shape)
+        ids = jnp.broadcast_to(jnp.asarray(self.ids), flat.shape)
         add = lambda values, ids: jax.ops.segment_sum(values, ids, self.count)  # noqa: E731
         return jax.vmap(add)(flat, ids)
-
-    def sizes(self) -> jax.Array:
-        """How many features each part has, (1 or N, P); 0: the example does not have it."""
-        if self.ids is None:
-            return jnp.ones((1, self.count), jnp.int32)
-        return (self.ids[:, None] == jnp.arange(self.count)[:, None]).sum(-1)
 
     def order(self, scores: jax.Array, ascending: bool = False) -> jax.Array:
         """The place of each part in the order of its score, (N, P) integers from 0.
@@ -68,13 +62,14 @@ class Parts:
         """
         keys = scores if ascending else -scores
         if self.ids is not None:
-            keys = jnp.where(self.sizes() == 0, jnp.inf, keys)
+            sizes = np.stack([np.bincount(row, minlength=self.count) for row in self.ids])
+            keys = jnp.where(sizes == 0, jnp.inf, keys)
         return jnp.argsort(jnp.argsort(keys, axis=1, stable=True), axis=1)
 
     def spread(self, of_parts: jax.Array) -> jax.Array:
         """For each feature what belongs to its part, (N, ...) of (N, P)."""
         if self.ids is not None:
-            ids = jnp.broadcast_to(self.ids, (len(of_parts), self.ids.shape[1]))
+            ids = jnp.broadcast_to(jnp.asarray(self.ids), (len(of_parts), self.ids.shape[1]))
             of_parts = jnp.take_along_axis(of_parts, ids, axis=1)
         return of_parts.reshape(len(of_parts), *self.shape[1:])
 
@@ -104,7 +99,7 @@ def parts_of(x: jax.Array, features: Sequence[int], patch: Patch) -> Parts:
         )
     whole = ids.reshape(ids.shape + (1,) * (len(features) - ids.ndim))
     whole = np.broadcast_to(whole, (len(whole), *features[1:]))
-    return Parts(features, jnp.asarray(whole.reshape(len(whole), -1)), int(ids.max()) + 1)
+    return Parts(features, whole.reshape(len(whole), -1), int(ids.max()) + 1)
 
 
 def grid(shape: Sequence[int], cells: int | Sequence[int]) -> np.ndarray:
@@ -147,14 +142,28 @@ def replaced(x: jax.Array, gone: jax.Array, replacement: Replacement) -> jax.Arr
     return jnp.where(gone, borders.broadcast("replacement", value, x).astype(x.dtype), x)
 
 
-def taken_apart(
-    x: jax.Array, relevance: jax.Array, patch: Patch
-) -> tuple[jax.Array, jax.Array, Parts, jax.Array]:
-    """Inputs, relevance, parts and their sums."""
+class Given(NamedTuple):
+    """What is judged.
+
+    Attributes:
+      x: (N, ...), the inputs.
+      relevance: in a shape that begins x's.
+      parts: P of them.
+      sums: (N, P), their relevance.
+    """
+
+    x: jax.Array
+    relevance: jax.Array
+    parts: Parts
+    sums: jax.Array
+
+
+def taken_apart(x: jax.Array, relevance: jax.Array, patch: Patch) -> Given:
+    """Inputs and their relevance, checked and in parts."""
     x = borders.batch("x", x)
     relevance = borders.features(x, relevance)
     parts = parts_of(x, relevance.shape, patch)
-    return x, relevance, parts, parts.sums(relevance)
+    return Given(x, relevance, parts, parts.sums(relevance))
 
 
 def _along(given: Any, axes: int, name: str) -> tuple[int, ...]:

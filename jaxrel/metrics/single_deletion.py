@@ -7,16 +7,16 @@ example whose relevance has a NaN gets NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .._call.averages import count
 from . import borders
 from .borders import Function
-from .parts import Parts, Patch, Replacement, grid, parts_of, replaced, taken_apart
+from .parts import Patch, Replacement, grid, parts_of, taken_apart
+from .sets import every_part_alone, without_sets
 from .similarity import pearson, spearman
 
 
@@ -94,10 +94,9 @@ def idsds(
       ValueError, TypeError: as :func:`pixel_flipping`.
     """
     x = borders.batch("x", x)
-    relevance = borders.features(x, relevance)
-    patch = _cells(x, cells) if patch is None else patch
-    sums = parts_of(x, relevance.shape, patch).sums(relevance)
-    return spearman(sums, part_drops(fun, x, patch=patch, replacement=replacement, chunk=chunk))
+    given = taken_apart(x, relevance, _cells(x, cells) if patch is None else patch)
+    lost = every_part_alone(fun, x, given.parts, replacement, chunk)
+    return spearman(given.sums, lost)
 
 
 def surrogate(relevance: jax.Array, drops: jax.Array, patch: Patch = None) -> jax.Array:
@@ -143,48 +142,13 @@ def faithfulness_estimate(
     Raises:
       ValueError, TypeError: as :func:`pixel_flipping`.
     """
-    x, relevance, parts, sums = taken_apart(x, relevance, patch)
-    group = parts.order(sums) // count("faithfulness_estimate", per_step=per_step)
-    groups = -(-parts.count // per_step)
-    drops = drops_without(fun, x, parts, lambda k: group == k, groups, replacement, chunk)
-    inside = jax.vmap(lambda s, g: jax.ops.segment_sum(s, g, groups))(sums, group)
-    return borders.poisoned(pearson(inside, drops), relevance)
+    given = taken_apart(x, relevance, patch)
+    group = given.parts.order(given.sums) // count("faithfulness_estimate", per_step=per_step)
+    groups = -(-given.parts.count // per_step)
+    said, lost = without_sets(fun, given, lambda k: group == k, groups, replacement, chunk)
+    return borders.poisoned(pearson(said, lost), given.relevance)
 
 
 def _cells(x: jax.Array, cells: int | Sequence[int]) -> np.ndarray:
     """The grid of cells of pictures, or of other inputs along all axes but the last of three."""
     return grid(x.shape[1 : max(2, x.ndim - 1)], cells)
-
-
-Members = Callable[[jax.Array], jax.Array]
-"""From the number of a set, 0 the first, to which parts are in it, (1 or N, P) booleans."""
-
-
-def every_part_alone(
-    fun: Function, x: jax.Array, parts: Parts, replacement: Replacement, chunk: int
-) -> jax.Array:
-    """What the function loses without each part, (N, P)."""
-    numbers = jnp.arange(parts.count)
-    return drops_without(
-        fun, x, parts, lambda k: (numbers == k)[None], parts.count, replacement, chunk
-    )
-
-
-def drops_without(
-    fun: Function,
-    x: jax.Array,
-    parts: Parts,
-    members: Members,
-    sets: int,
-    replacement: Replacement,
-    chunk: int,
-) -> jax.Array:
-    """What the function loses without each of some sets, (N, sets); f(x) is in the same loop."""
-
-    def answer(k: jax.Array) -> jax.Array:
-        gone = members(jnp.maximum(k, 0)) & (k >= 0)
-        gone = jnp.broadcast_to(gone, (len(x), parts.count))
-        return borders.values(fun, replaced(x, parts.spread(gone), replacement))
-
-    found = borders.mapped(answer, jnp.arange(-1, sets), chunk)
-    return (found[:1] - found[1:]).T

@@ -189,7 +189,6 @@ def test_an_empty_batch_is_told(name):
         EVERY[name](empty, empty)
 
 
-@pytest.mark.every_case
 @pytest.mark.parametrize("name", OF_BOTH)
 def test_what_fun_returns_is_told(name, given):
     """All logits in the place of one of them."""
