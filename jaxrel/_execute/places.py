@@ -159,6 +159,8 @@ def _mark_backward(how: tuple[bool, bool], kept: Any, cotangent: Bundle):
     (direct, multiples), (d, parts, mark) = how, kept
     m, companion, pair = cotangent.value, cotangent.companion, cotangent.parts
     m, companion, pair = jax.tree.map(lambda c: _kept(c, mark.keep), (m, companion, pair))
+    # read twice from here: XLA would compute a cheap chain that leads to it twice
+    m, companion, pair = lax.optimization_barrier((m, companion, pair))
     dtype = mark.probe.dtype
     found = m.real.astype(dtype) if multiples else worth(d, m, dtype)
     if companion is not None:

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 import jaxrel
+from experiments.networks import ViT
 from jaxrel import relevance
 from tests import covering
 from tests.models import NAMES, build
@@ -348,3 +349,28 @@ def test_layers_called_again_have_a_place_for_each_call():
 def test_errors(arguments, error, message):
     with pytest.raises(error, match=message):
         relevance(_net, **arguments)(X)
+
+
+FUSED = ("compare_to_baseline",) if jax.__version_info__ >= (0, 11) else ()
+"""Rules whose elementwise work an older XLA does twice: it drops barriers before it fuses."""
+
+
+@pytest.mark.usefixtures("default_precision")
+@pytest.mark.parametrize("rules", ["epsilon", covering.case("slope", full=True), *FUSED])
+def test_ten_places_cost_little(rules):
+    """A multiplier is computed once, whether it is read off or not, and R = (a - a0) m is cheap."""
+    net = ViT(depth=1, width=192, heads=2, classes=10)
+    x = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    variables = jax.eval_shape(net.init, jax.random.key(0), x)
+    baseline = 0.0 if rules == "compare_to_baseline" else None
+    layers = "up down mlp_norm attention_norm attention/query attention/key attention/value"
+    places = ["embedding", "layer0", "head", *(f"layer0/{layer}" for layer in layers.split())]
+
+    def flops(at):
+        def explain(variables, x):
+            fun = lambda x: net.apply(variables, x)[:, 3]  # noqa: E731
+            return relevance(fun, rules, at=at, baseline=baseline)(x)
+
+        return jax.jit(explain).lower(variables, x).compile().cost_analysis()["flops"]
+
+    assert flops(places) < 1.02 * flops(None)
