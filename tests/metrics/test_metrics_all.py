@@ -154,6 +154,7 @@ def test_one_for_each_example_compiled_once(name, given):
     np.testing.assert_array_equal(without[::2], found[::2])
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("default_precision")
 @pytest.mark.parametrize("name", EVERY)
 def test_compiled_or_not(name, given):
@@ -165,9 +166,9 @@ def test_compiled_or_not(name, given):
 @pytest.mark.usefixtures("default_precision")
 def test_batches_of_batches(name, given):
     x, relevance = (jnp.stack([v, v[::-1]]) for v in given)
-    metric = EVERY[name]
+    metric = jax.jit(EVERY[name])
     expected = [metric(*pair) for pair in zip(x, relevance, strict=True)]
-    found = jax.vmap(metric)(x, relevance)
+    found = jax.jit(jax.vmap(metric))(x, relevance)
     np.testing.assert_allclose(found, jnp.stack(expected), rtol=1e-3, atol=1e-5)
 
 
@@ -176,7 +177,7 @@ def test_batches_of_batches(name, given):
 def test_16_bits(name, given):
     """Networks and relevances in bfloat16; sums are in float32."""
     x, relevance = (v.astype(jnp.bfloat16) for v in given)
-    found = EVERY[name](x, relevance)
+    found = jax.jit(EVERY[name])(x, relevance)
     assert found.dtype == jnp.float32
     assert bool(jnp.isfinite(found).all())
 

@@ -57,7 +57,7 @@ def test_the_edges_of_a_graph_make_circuits():
             a = x @ A
         return a @ scale
 
-    graph = jaxrel.graph(linear, "slope", {"a": -1}, baseline=CORRUPTED[0])(X[0])
+    graph = jax.jit(jaxrel.graph(linear, "slope", {"a": -1}, baseline=CORRUPTED[0]))(X[0])
     run = metrics.patch_edges(linear, {"a": -1}, X[0], CORRUPTED[0])
     there = graph.edges != 0
     assert int(there.sum()) == 6  # into each unit and out of it
@@ -83,7 +83,7 @@ def test_tokens_and_examples():
         return fun(e.sum(1))
 
     nodes = {"embed": 1, "a": None}
-    run = metrics.patch_edges(talk, nodes, tokens, others)
+    run = jax.jit(metrics.patch_edges(talk, nodes, tokens, others))
     every = np.ones((3, 4), bool)
     np.testing.assert_allclose(run(every), talk(tokens), rtol=1e-12)
     first = every.copy()

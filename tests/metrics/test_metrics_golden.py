@@ -33,11 +33,11 @@ TOLERANCE = 1e-6
 
 def last(x: Any) -> Any:
     """Channels last, for patches."""
-    return jnp.moveaxis(jnp.asarray(x), 1, -1) if jnp.ndim(x) == 4 else jnp.asarray(x)
+    return np.moveaxis(x, 1, -1) if np.ndim(x) == 4 else x
 
 
-def judged(case: Case) -> jax.Array:
-    return jnp.asarray(case[f"a/{case.relevance}"])
+def judged(case: Case) -> np.ndarray:
+    return case[f"a/{case.relevance}"]
 
 
 def located(case: Case) -> tuple[jax.Array, Any]:
@@ -97,14 +97,13 @@ def regions(case: Case):
     x, size, ranking = last(case["x"]), case.hyper["patch_size"], case["patch_order"]
     steps = case.hyper.get("regions_evaluation", ranking.shape[1])
     order, relevance = case.hyper.get("order", "morf"), last(judged(case))
-    sums = np.asarray(metrics.part_sums(relevance, size))
+    edge = -(-x.shape[1] // size)
+    place = (np.arange(x.shape[1]) + (edge * size - x.shape[1]) // 2) // size
+    ids = (place[:, None] * edge + place[None]).ravel()
+    sums = [np.bincount(ids, of_pixels.ravel()) for of_pixels in relevance.sum(-1)]
     if order == "random" or any(len(np.unique(row)) < len(row) for row in sums):
-        edge = -(-x.shape[1] // size)
-        before = (edge * size - x.shape[1]) // 2
-        place = (np.arange(x.shape[1]) + before) // size
-        ids = (place[:, None] * edge + place[None]).ravel()
         relevance, order = by_order(ranking, ids).reshape(*x.shape[:3], 1), "morf"
-    black = jnp.asarray(case["x"]).min((1, 2, 3), keepdims=True)
+    black = x.min((1, 2, 3), keepdims=True)
     base = case.hyper["perturb_baseline"]
     curve = metrics.region_perturbation(
         lambda x: golden.target(case)(jnp.moveaxis(x, -1, 1)),
@@ -179,7 +178,7 @@ def irof(case: Case):
     ids = case["segments"].astype(int)
     sizes = np.stack([np.bincount(i.ravel(), minlength=ids.max() + 1) for i in ids])
     pixels = np.take_along_axis(sizes, ids.reshape(len(ids), -1), 1).reshape(ids.shape)
-    relevance = np.asarray(judged(case))[:, 0]
+    relevance = judged(case)[:, 0]
     if case.relevance != "random":  # which ties: by the order used
         place = np.argsort(case["seg_order"].astype(int), axis=1)
         relevance = -np.take_along_axis(place, ids.reshape(len(ids), -1), 1).reshape(ids.shape)
@@ -303,14 +302,14 @@ def input_invariance(case: Case):
     other = {**weights, "conv1": {**first, "bias": moved}}
     y, again = jnp.asarray(case["y"]), golden.explain(case)
     found = metrics.input_invariance(explain, lambda x: again(other, x, y), x, shift)
-    before = np.asarray(explain(x))
-    change = np.abs(case["shifted"] - before).reshape(len(x), -1).max(1)
-    return found, change / np.abs(before).reshape(len(x), -1).max(1)
+    before = explain(x)
+    change = jnp.abs(case["shifted"] - before).reshape(len(x), -1).max(1)
+    return found, change / jnp.abs(before).reshape(len(x), -1).max(1)
 
 
 def road(case: Case):
     """What is imputed for the pixels that are missing, at every percentage."""
-    x = jnp.moveaxis(jnp.asarray(case["x"]), 1, -1)
+    x = last(case["x"])
     expected = np.moveaxis(case["imputed"], 2, -1)
     found = [metrics.neighbours(x, e != x) for e in expected]
     return jnp.where(expected != x, jnp.stack(found), x), expected
@@ -374,7 +373,7 @@ def parameters():
 @pytest.mark.every_case
 @pytest.mark.parametrize("case", list(parameters()))
 def test_peers(case: Case):
-    found = METRICS[case.metric](case)
+    found = jax.jit(lambda: METRICS[case.metric](case))()
     found, expected = found if isinstance(found, tuple) else (found, case.result)
     assert np.shape(found) == np.shape(expected)
     np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,11 @@ GXI = W * X
 
 def linear(x: jax.Array) -> jax.Array:
     return (W * x).sum((1, 2, 3))
+
+
+def compiled(fun: Callable[..., Any], *operands: Any) -> Any:
+    """What a function gives, as one program: cheaper than one for each operation."""
+    return jax.jit(fun)(*operands)
 
 
 def test_faithfulness_of_what_is_exact():
@@ -52,16 +59,18 @@ def test_infidelity_of_what_is_exact():
     noise = jax.random.normal(KEY, (7, *X.shape))
     mask = (noise > 0).astype(X.dtype)
     gradient = jnp.broadcast_to(W, X.shape)
-    exact = [
-        metrics.infidelity(linear, X, gradient, noise),
-        metrics.infidelity(linear, X, GXI, mask * X, weights=mask),
-        metrics.infidelity(linear, X, 7 * gradient, noise, normalize=True),
-    ]
+    exact = compiled(
+        lambda: (
+            metrics.infidelity(linear, X, gradient, noise),
+            metrics.infidelity(linear, X, GXI, mask * X, weights=mask),
+            metrics.infidelity(linear, X, 7 * gradient, noise, normalize=True),
+        )
+    )
     np.testing.assert_allclose(jnp.stack(exact), 0, atol=1e-12)
-    off = metrics.infidelity(linear, X, 2 * gradient, noise, chunk=3)
+    off = compiled(lambda: metrics.infidelity(linear, X, 2 * gradient, noise, chunk=3))
     np.testing.assert_allclose(off, ((W * noise).sum((2, 3, 4)) ** 2).mean(0))
-    slope = jax.grad(lambda r: metrics.infidelity(linear, X, r, noise).sum())(gradient)
-    np.testing.assert_allclose(slope, 0, atol=1e-12)
+    total = lambda r: metrics.infidelity(linear, X, r, noise).sum()  # noqa: E731
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(gradient), 0, atol=1e-12)
 
 
 def test_monotonicity():
@@ -111,8 +120,9 @@ def test_localisation():
         metrics.attribution_localisation: [1, 3 / 8],
     }
     for metric, expected in score.items():
-        np.testing.assert_allclose(metric(relevance, mask), expected)
-        assert bool(jnp.isnan(metric(relevance, jnp.zeros((2, 4)))).all())  # nothing to be found
+        np.testing.assert_allclose(compiled(metric, relevance, mask), expected)
+        none = compiled(metric, relevance, jnp.zeros((2, 4)))
+        assert bool(jnp.isnan(none).all())  # nothing to be found
     influence = metrics.top_k_intersection(relevance, mask, 1, concept_influence=True)
     np.testing.assert_allclose(influence, [2, 0])
     weighted = metrics.attribution_localisation(relevance, mask, weighted=True)
@@ -141,14 +151,18 @@ def test_complexity():
     one, alike = jnp.zeros((1, 8)).at[0, 3].set(-2.0), jnp.full((1, 8), 0.5)
     nothing = jnp.zeros((1, 8))
     both = jnp.concatenate([one, alike, nothing])
-    np.testing.assert_allclose(metrics.entropy(both), [0, np.log(8), 0], atol=1e-12)
-    np.testing.assert_allclose(metrics.gini(both), [1 - 1 / 8, 0, 0], atol=1e-12)
-    np.testing.assert_array_equal(metrics.effective_complexity(both), [1, 8, 0])
+    few = stats.entropy([7 / 8, 1 / 8])
     thresholds = jnp.array([3.0, 0.1, -1.0])
-    np.testing.assert_array_equal(metrics.effective_complexity(both, thresholds), [0, 8, 8])
-    expected = stats.entropy([7 / 8, 1 / 8])
-    np.testing.assert_allclose(metrics.histogram_entropy(both, 4), [expected, 0, 0], atol=1e-12)
-    slopes = jax.grad(lambda r: metrics.entropy(r).sum())(both)
+    scores: list[tuple[Callable, list[float]]] = [
+        (metrics.entropy, [0, np.log(8), 0]),
+        (metrics.gini, [1 - 1 / 8, 0, 0]),
+        (metrics.effective_complexity, [1, 8, 0]),
+        (lambda r: metrics.effective_complexity(r, thresholds), [0, 8, 8]),
+        (lambda r: metrics.histogram_entropy(r, 4), [few, 0, 0]),
+    ]
+    for metric, expected in scores:
+        np.testing.assert_allclose(compiled(metric, both), expected, atol=1e-12)
+    slopes = compiled(jax.grad(lambda r: metrics.entropy(r).sum()), both)
     assert bool(jnp.isfinite(slopes).all())
 
 
@@ -166,17 +180,19 @@ def test_similarities_agree_with_scipy(rng):
     a, b = rng.integers(-3, 4, (6, 11)), rng.normal(size=(6, 11))
     for metric, peer in ((metrics.pearson, stats.pearsonr), (metrics.spearman, stats.spearmanr)):
         expected = [peer(*rows).statistic for rows in zip(a, b, strict=True)]
-        np.testing.assert_allclose(metric(a.astype(float), b), expected, atol=1e-12)
-        np.testing.assert_array_equal(metric(jnp.full((2, 11), 0.1), b[:2]), 0)
-        np.testing.assert_allclose(metric(1e200 * b, b), 1)
+        program = jax.jit(metric)
+        np.testing.assert_allclose(program(a.astype(float), b), expected, atol=1e-12)
+        np.testing.assert_array_equal(program(jnp.full((6, 11), 0.1), b), 0)
+        np.testing.assert_allclose(program(1e200 * b, b), 1)
     with pytest.raises(ValueError, match=r"a \(6, 11\) and b \(6, 3\) differ"):
         metrics.pearson(b, b[:, :3])
 
 
 def test_ssim_of_pictures(rng):
     a = rng.normal(size=(2, 9, 8))
-    np.testing.assert_allclose(metrics.ssim(a, a), 1)
-    np.testing.assert_allclose(metrics.ssim(jnp.zeros((1, 7)), jnp.zeros((1, 7))), 1)
+    np.testing.assert_allclose(compiled(metrics.ssim, a, a), 1)
+    nothing = jnp.zeros((1, 7))
+    np.testing.assert_allclose(compiled(metrics.ssim, nothing, nothing), 1)
     windows = list(itertools.product(range(3), range(2)))
     b = rng.normal(size=(2, 9, 8))
     extent = max(a[0].max(), b[0].max()) - min(a[0].min(), b[0].min())
@@ -187,7 +203,7 @@ def test_ssim_of_pictures(rng):
         (vp, c), (_, vq) = np.cov(p, q)
         means = (2 * p.mean() * q.mean() + c1) / (p.mean() ** 2 + q.mean() ** 2 + c1)
         scores.append(means * (2 * c + c2) / (vp + vq + c2))
-    np.testing.assert_allclose(metrics.ssim(a, b)[0], np.mean(scores))
+    np.testing.assert_allclose(compiled(metrics.ssim, a, b)[0], np.mean(scores))
     with pytest.raises(ValueError, match=r"a window of 7 does not fit \(2, 9, 6\)"):
         metrics.ssim(a[..., :6], b[..., :6])
 
@@ -196,14 +212,20 @@ def test_robustness_of_a_linear_explanation():
     noise = jax.random.normal(KEY, (4, 5, 16))
     x = X.reshape(5, 16)
     explain = lambda x: 3 * x  # noqa: E731
-    np.testing.assert_allclose(metrics.local_lipschitz(explain, x, noise), 3)
-    ratio = jnp.linalg.norm(noise, axis=-1) / jnp.linalg.norm(x, axis=-1)
-    np.testing.assert_allclose(metrics.max_sensitivity(explain, x, noise), ratio.max(0))
-    np.testing.assert_allclose(metrics.average_sensitivity(explain, x, noise), ratio.mean(0))
-    np.testing.assert_allclose(metrics.relative_input_stability(explain, x, noise), 1)
-    keep = jnp.ones((4, 5), bool).at[:, 0].set(False).at[1:, 1].set(False)
+    ratio = np.linalg.norm(noise, axis=-1) / np.linalg.norm(x, axis=-1)
+    scores = {
+        metrics.local_lipschitz: 3,
+        metrics.max_sensitivity: ratio.max(0),
+        metrics.average_sensitivity: ratio.mean(0),
+        metrics.relative_input_stability: 1,
+    }
+    for metric, expected in scores.items():
+        found = compiled(lambda x, noise, m=metric: m(explain, x, noise), x, noise)
+        np.testing.assert_allclose(found, expected)
+    keep = np.ones((4, 5), bool)
+    keep[:, 0] = keep[1:, 1] = False
     for metric in (metrics.max_sensitivity, metrics.average_sensitivity):
-        found = metric(explain, x, noise, keep=keep)
+        found = compiled(lambda x, m=metric: m(explain, x, noise, keep=keep), x)
         assert bool(jnp.isnan(found[0]))
         np.testing.assert_allclose(found[1], ratio[0, 1])
     nothing = metrics.max_sensitivity(lambda x: 0 * x + 1e-9 * (x > 0), 0 * x, 0 * noise)
@@ -215,13 +237,19 @@ def test_randomisation():
     params = {"a": {"w": jnp.arange(1.0, 5.0)}, "b": {"w": jnp.ones(4)}}
     fresh = {"a": {"w": jnp.array([4.0, -3.0, 2.0, -1.0])}, "b": {"w": -jnp.ones(4)}}
     x = jnp.ones((2, 4))
-    blind = metrics.cascading(lambda params, x: x * jnp.arange(4.0), params, fresh, x, ["b", "a"])
+
+    def cascade(explain: Callable, **options: Any) -> jax.Array:
+        return compiled(
+            lambda x: metrics.cascading(explain, params, fresh, x, ["b", "a"], **options), x
+        )
+
+    blind = cascade(lambda params, x: x * jnp.arange(4.0))
     np.testing.assert_array_equal(blind, jnp.ones((3, 2)))
     sees = lambda params, x: x * params["a"]["w"] * params["b"]["w"]  # noqa: E731
     spearman = stats.spearmanr([1, 2, 3, 4], [4, -3, 2, -1]).statistic
-    found = metrics.cascading(sees, params, fresh, x, ["b", "a"])
+    found = cascade(sees)
     np.testing.assert_allclose(found[:, 0], [1, -1, -spearman], atol=1e-12)
-    alone = metrics.cascading(sees, params, fresh, x, ["b", "a"], together=False)
+    alone = cascade(sees, together=False)
     np.testing.assert_allclose(alone[:, 0], [1, -1, spearman], atol=1e-12)
     others = metrics.other_classes(KEY, jnp.arange(100) % 3, 3)
     assert bool((others != jnp.arange(100) % 3).all()) and set(np.asarray(others)) == {0, 1, 2}
@@ -241,8 +269,9 @@ def test_the_surrogate_trains_rules():
     def fun(x: jax.Array) -> jax.Array:
         return jnp.tanh(jax.nn.relu(x.reshape(len(x), -1) @ w - 0.5)).sum(-1)
 
-    drops = metrics.part_drops(fun, X, patch=2)
+    drops = compiled(lambda x: metrics.part_drops(fun, x, patch=2), X)
 
+    @jax.jit
     def faithful(gamma: jax.Array) -> jax.Array:
         rules = jaxrel.RuleSet(matmul=jaxrel.rules.Gamma(gamma))
         return metrics.surrogate(jaxrel.relevance(fun, rules)(X), drops, 2).mean()
