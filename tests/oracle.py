@@ -448,6 +448,20 @@ def softmax_gradient(x: Array, R: Array) -> Array:
     return np.where(s > 0, x, 0.0) * (R - s * R.sum(axis=-1, keepdims=True))
 
 
+def softmax_slope(x: Array, R: Array) -> Array:
+    """Of softmax(x) from uniform shares on, over the last axis: by logarithmic means.
+
+    log p - log p0 is x - x0 and a number for all, the one with which the shares add up to 1; each
+    share changes by its logarithmic mean times that.
+    """
+    p = special.softmax(x, axis=-1)
+    p0 = np.full_like(p, 1 / p.shape[-1])
+    mean = np.where(p == p0, p, ratio(p - p0, np.log(p) - np.log(p0)))
+    m = ratio(R, p)
+    weights = mean / mean.sum(-1, keepdims=True)
+    return x * (mean * m - weights * (mean * m).sum(-1, keepdims=True))
+
+
 def softmax_detach(x: Array, R: Array) -> Array:
     """The weights are constants: their relevance stops here."""
     del x
@@ -465,7 +479,7 @@ class Rules:
     nonlinearity: Callable[[Nonlinearity, Array, Array], Split] = slope
     maximum: Callable[[Array], Array] = winner
     product: tuple[float, float] = HALF
-    softmax: Callable[[Array, Array], Array] = softmax_gradient
+    softmax: Callable[[Array, Array], Array] = softmax_slope
     live_statistics: bool = False
 
 

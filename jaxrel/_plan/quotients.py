@@ -115,14 +115,14 @@ class Share(NamedTuple):
       nodes: what makes the shares of them.
       total: the value that is their sum.
       axes: dimensions of the shares along which they add up to one; empty: not any one dimension.
-      guarded: a constant is added to the sum.
+      guarded: what is divided by, if a constant is added to the sum, or it has a least value.
     """
 
     source: int
     nodes: tuple[int, ...]
     total: int
     axes: frozenset[int]
-    guarded: bool
+    guarded: int | None
 
 
 def find_share(known: Known, quotient: Quotient) -> Share | None:
@@ -137,7 +137,8 @@ def find_share(known: Known, quotient: Quotient) -> Share | None:
     if axes is None:
         return None
     nodes = tuple(sorted({*above.path, *below.path, *quotient.nodes}))
-    return Share(above.source, nodes, below.total, axes, below.guarded)
+    guarded = quotient.denominator if below.guarded else None
+    return Share(above.source, nodes, below.total, axes, guarded)
 
 
 def _adds_up(
@@ -220,16 +221,16 @@ def find_softmax(known: Known, share: Share, parts: bool) -> Group | None:
       share: of whatever.
       parts: whether one with a constant in the denominator is left to be taken apart.
     """
-    if share.guarded and parts:
+    if share.guarded is not None and parts:
         return None
     index = known.producer.get(share.source)
     if index is not None and of(known.nodes[index].name).exponential:
         nodes = tuple(sorted({index, *share.nodes}))
-        shares = Shares(nodes.index(index), share.total, True)
+        shares = Shares(nodes.index(index), share.total, True, share.guarded)
         return Group("softmax", nodes, (known.nodes[index].operands[0],), shares=shares)
     role = known.facts[share.source].role
     if role is not None and role.name == "weights":  # a softmax, masked and shared out again
-        shares = Shares(None, share.total, True)
+        shares = Shares(None, share.total, True, share.guarded)
         return Group("softmax", share.nodes, (share.source,), shares=shares)
     return None
 
@@ -246,7 +247,8 @@ def find_log_total(known: Known, index: int) -> Group | None:
     if reading.groups is not None:
         return None
     nodes = tuple(sorted({source, *reading.path, index}))
-    shares = Shares(nodes.index(source), reading.total, False)
+    guarded = node.operands[0] if reading.guarded else None
+    shares = Shares(nodes.index(source), reading.total, False, guarded)
     return Group("softmax", nodes, (known.nodes[source].operands[0],), shares=shares)
 
 

@@ -64,11 +64,14 @@ class Shares(NamedTuple):
         live operand is what is shared out.
       total: number of the value that is their sum.
       is_share: whether it is divided by (else its logarithm is taken).
+      guarded: number of the value that is divided by, if that is their sum and a constant, or no
+        less than one; None: it is their sum.
     """
 
     exponential: int | None
     total: int
     is_share: bool
+    guarded: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

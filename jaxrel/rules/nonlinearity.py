@@ -9,10 +9,11 @@ import jax.numpy as jnp
 
 from .base import Rule, rule
 from .numerics import check_number, factor, homogeneous_secant, secant
+from .softmax import LogMean, from_uniform, of_uniform
 from .view import View
 
 
-@rule("nonlinearity")
+@rule("nonlinearity", "softmax")
 class Slope(Rule):
     """m_x = m (f(x) - f(0)) / x, and f'(0) at x = 0.
 
@@ -21,6 +22,11 @@ class Slope(Rule):
 
     With a baseline m_x = m (f(x) - f(x0)) / (x - x0), the mean of f' between the two where they are
     close: the Rescale rule of DeepLIFT (Shrikumar et al. 2017, equation 10). It is complete.
+
+    Of a softmax the origin is what the logits make of nothing, u0 = 0 under the same mask (what has
+    a share below 1e-38): uniform shares, or of log-sum-exp the logarithm of their number, which are
+    f(0), a bias. Between the two, or between the logits and the baseline's, it is ``LogMean``. So
+    attention conserves: sum(R) + sum(biases) = f(x).
     """
 
     def is_gradient(self, homogeneous: bool, variant: str) -> bool:
@@ -29,6 +35,8 @@ class Slope(Rule):
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
+        if view.exponentials is not None:
+            return from_uniform(view, m) if view.baseline is None else LogMean()(view, m)
         (x,) = view.inputs
         if view.baseline is not None:
             (x0,), y0 = view.baseline.inputs, view.baseline.output
@@ -40,6 +48,10 @@ class Slope(Rule):
         f0 = view.function(origin)
         f0 = jnp.where(jnp.isfinite(f0), f0, 0)
         return m * secant(view.function, x, origin, view.output, f0)
+
+    def to_bias(self, view: View, m: Any) -> jax.Array:
+        """f(0) m; of a softmax the uniform shares'."""
+        return super().to_bias(view, m) if view.exponentials is None else of_uniform(view, m)
 
     def slopes(self, view: View, p: jax.Array, n: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the two parts of x - x0 are multiplied by, where they are carried apart.

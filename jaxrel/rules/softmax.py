@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .base import Rule, rule
-from .numerics import check_number, divide, far, secant
+from .base import Rule, rule, total
+from .numerics import check_number, divide, far, finite
 from .view import Exponentials, View
 
 
@@ -74,23 +75,94 @@ class LogMean(Rule):
         assert view.baseline is not None
         parts, there = view.exponentials(), view.baseline.exponentials
         assert there is not None
-        (u,), (u0,) = view.inputs, view.baseline.inputs
-        v, v0 = _log_shares(u, parts), _log_shares(u0, there())
-        mean = secant(jnp.exp, v, v0, jnp.exp(v), jnp.exp(v0))
-        total, broadcast, weights = _total(parts.total, mean)
-        scale = divide(broadcast(total), weights)
-        # what comes next has the same relative slopes at any scale of the exponentials
-        mean = divide(mean, scale, otherwise=1)
-        _, pullback = jax.vjp(parts.of, mean)
-        sent = mean * pullback(m)[0]
-        sent = scale * sent if parts.is_share else sent
-        if parts.log_base is not None:
-            return parts.log_base * sent
-        log, log0 = _logarithm(u), _logarithm(u0)  # the input are exponentials: their own slope
-        return divide(sent, secant(jnp.exp, log, log0, jnp.exp(log), jnp.exp(log0)))
+        return _between(parts, there(), *view.inputs, *view.baseline.inputs, m)
 
 
-def _total(total: Any, e: jax.Array):
+def from_uniform(view: View, m: jax.Array) -> jax.Array:
+    """:class:`LogMean` between the logits and u0 = 0, what is masked staying so: for ``Slope``."""
+    assert view.exponentials is not None
+    parts, (u,) = view.exponentials(), view.inputs
+    return _between(parts, parts, u, _uniform(u, parts), m)
+
+
+def of_uniform(view: View, m: jax.Array) -> jax.Array:
+    """What :func:`from_uniform` leaves to the bias: uniform shares (the logarithm of a count) m."""
+    assert view.exponentials is not None
+    parts, (u,) = view.exponentials(), view.inputs
+    if parts.log_base is None:  # exponentials are worth something where shares are uniform
+        return total(view.output, m) - total(u, from_uniform(view, m))
+    return finite(view.function(_uniform(u, parts))) * m
+
+
+def _uniform(u: jax.Array, parts: Exponentials) -> jax.Array:
+    """Logits 0, or equal exponentials, but where the share is nothing: masks of whatever depth."""
+    masked = _log_shares(u, parts) <= _NOTHING
+    if parts.log_base is not None:
+        return jnp.where(masked, u, 0)
+    counts, broadcast, weights = _total(parts.total, jnp.ones_like(u))
+    return jnp.where(masked, u, divide(weights, broadcast(counts), otherwise=1))
+
+
+_NOTHING = math.log(jnp.finfo(jnp.float32).tiny)
+"""The logarithm of a share that counts as masked, the same in all types."""
+
+
+def _between(
+    parts: Exponentials, there: Exponentials, u: jax.Array, u0: jax.Array, m: jax.Array
+) -> jax.Array:
+    """The multiplier of the logits, or exponentials, u compared with u0.
+
+    A constant c in the total (softmax "off by one") has a share of its own, which changes and has a
+    logarithmic mean, L_c. The exponentials L c / L_c give it that weight.
+    """
+    v, v0 = _log_shares(u, parts), _log_shares(u0, there)
+    mean = _log_mean(v, v0)
+    sums, broadcast, weights = _total(parts.whole, mean)
+    scale = sums
+    if parts.guarded is not None:
+        (c, share), (_, share0) = _constant(u, parts), _constant(u0, there)
+        own = jnp.where(c > 0, _log_mean(share, share0), 0)
+        sums = jax.jvp(parts.whole, (mean,), (mean,))[1] + own
+        scale = jnp.where(c > 0, divide(own, c), sums)
+
+    def spread(rows: jax.Array) -> jax.Array:
+        return divide(broadcast(rows), weights)
+
+    # what comes next has the same relative slopes at any scale of the exponentials
+    scaled = divide(mean, spread(scale), otherwise=1)
+    _, pullback = jax.vjp(parts.of, scaled)
+    sent = scaled * pullback(m)[0]
+    sent = spread(sums) * sent if parts.is_share else sent
+    if parts.log_base is not None:
+        return parts.log_base * sent
+    return divide(sent, _log_mean(_logarithm(u), _logarithm(u0)))  # their own slope
+
+
+def _constant(u: jax.Array, parts: Exponentials) -> tuple[jax.Array, jax.Array]:
+    """What the total has beside exponentials, and the logarithm of its share."""
+    e = _exponentials(u, parts)
+    whole, sums = jax.jvp(parts.whole, (e,), (e,))
+    c = whole - sums
+    c = jnp.where(c > 4 * float(jnp.finfo(c.dtype).eps) * whole, c, 0)
+    return c, _logarithm(divide(c, whole))
+
+
+def _exponentials(u: jax.Array, parts: Exponentials) -> jax.Array:
+    return u if parts.log_base is None else jnp.exp(parts.log_base * far(u))
+
+
+def _log_mean(v: jax.Array, v0: jax.Array) -> jax.Array:
+    """(exp v - exp v0) / (v - v0), in whatever distance; v and v0 are finite."""
+    d = v - v0
+    near = jnp.abs(d) < 0.5
+    h = jnp.where(near, d, 0) ** 2 / 4
+    sinhc = 1 + h / 6 * (1 + h / 20 * (1 + h / 42 * (1 + h / 72 * (1 + h / 110))))
+    apart = jnp.abs(jnp.where(near, 1, d))
+    top = jnp.where(near, (v + v0) / 2, jnp.maximum(v, v0))
+    return jnp.exp(top) * jnp.where(near, sinhc, -jnp.expm1(-apart) / apart)
+
+
+def _total(total: Callable[[jax.Array], jax.Array], e: jax.Array):
     """The total of ``e``, the transpose of that map, and the weights of e in it."""
     out, pullback = jax.vjp(total, e)
     return out, lambda z: pullback(z)[0], pullback(jnp.ones_like(out))[0]
@@ -99,7 +171,7 @@ def _total(total: Any, e: jax.Array):
 def _log_shares(u: jax.Array, parts: Exponentials) -> jax.Array:
     """Log shares, log exp(u) / total; finite: -inf (a mask) is the farthest logit there is."""
     u = _logarithm(u) if parts.log_base is None else parts.log_base * far(u)
-    sums, broadcast, weights = _total(parts.total, jnp.exp(u))
+    sums, broadcast, weights = _total(parts.whole, jnp.exp(u))
     shares = u - divide(broadcast(jnp.log(jnp.where(sums > 0, sums, 1))), weights)
     return jnp.where(weights != 0, shares, math.log(jnp.finfo(u.dtype).tiny))
 

@@ -197,12 +197,20 @@ class Exponentials:
       total: from exponentials to the sum that they are divided by.
       log_base: logarithm of the base, 1 for exp; None: the step's input are the exponentials.
       is_share: whether q divides by the total (softmax); else it takes its logarithm.
+      guarded: from exponentials to the total and a constant, or to no less than one, where it is
+        that which is divided by; else None.
     """
 
     of: Callable[[jax.Array], jax.Array]
     total: Callable[[jax.Array], jax.Array]
     log_base: float | None
     is_share: bool
+    guarded: Callable[[jax.Array], jax.Array] | None = None
+
+    @property
+    def whole(self) -> Callable[[jax.Array], jax.Array]:
+        """From exponentials to what is divided by."""
+        return self.guarded or self.total
 
 
 class System(Protocol):

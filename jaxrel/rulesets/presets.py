@@ -94,7 +94,9 @@ def lrp(blip: float | jax.Array = 1e-6) -> RuleSet:
 def slope() -> RuleSet:
     """The simplified form of LRP: the gradient with the slope f(x)/x for every nonlinearity.
 
-    No division by anything near 0 is left. On a bias-free network sum(R) = f(x).
+    No division by anything near 0 is left. On a bias-free network sum(R) = f(x), and with what
+    ``biases=True`` tells of biases on any; softmax too has a slope, from uniform shares on, which
+    are a bias.
     """
     return RuleSet()
 
@@ -208,7 +210,7 @@ def attn_lrp(eps: Eps = 0.0) -> RuleSet:
     Args:
       eps: of the dense layers. 0, as in the paper's efficient form: the gradient.
     """
-    return RuleSet(matmul=Epsilon(eps))
+    return RuleSet(matmul=Epsilon(eps), softmax=Gradient())
 
 
 def cp_lrp(eps: Eps = 0.0) -> RuleSet:

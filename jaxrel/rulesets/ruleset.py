@@ -59,7 +59,7 @@ class RuleSet:
     product: RuleFunction = Half()
     quotient: RuleFunction = Detach()
     normalization: RuleFunction = Detach()
-    softmax: RuleFunction = Gradient()
+    softmax: RuleFunction = Slope()
     sum: RuleFunction = Gradient()
     linear: RuleFunction = Gradient()
     other: RuleFunction | None = PathIntegral()

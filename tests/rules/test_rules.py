@@ -614,6 +614,7 @@ SOFTMAXES = {
     [
         pytest.param(rules.Gradient(), oracle.softmax_gradient, id="gradient"),
         pytest.param(rules.Detach(), oracle.softmax_detach, id="detach"),
+        pytest.param(rules.Slope(), oracle.softmax_slope, id="slope"),
     ],
 )
 @pytest.mark.parametrize("softmax", SOFTMAXES)
@@ -656,7 +657,10 @@ NETWORK_RULES = {
             rules.Gradient(),
         ),
         oracle.Rules(
-            nonlinearity=oracle.nonlinearity_gradient, product=oracle.BOTH, live_statistics=True
+            nonlinearity=oracle.nonlinearity_gradient,
+            product=oracle.BOTH,
+            softmax=oracle.softmax_gradient,
+            live_statistics=True,
         ),
     ),
     "value path": (
