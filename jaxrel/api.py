@@ -27,7 +27,7 @@ from ._execute.inside import read_inside
 from ._execute.pullback import Asked, pull
 from ._plan.steps import Step
 from ._plan.table import Table
-from .rulesets.assign import assign
+from .rulesets.assign import Assignment, assign
 from .rulesets.presets import preset
 from .rulesets.ruleset import RuleSet, describe
 
@@ -361,15 +361,16 @@ def summary(
     def summarized(*args: Any, **kwargs: Any) -> Table:
         call = Arguments(fun, args, kwargs, argnums)
         plan, _ = trace(call, rule_set, compared=baseline is not None)
-        assign(plan, rule_set, baseline is not None)
-        return Table.of(plan, lambda step: _rule_name(step, rule_set))
+        chosen = assign(plan, rule_set, baseline is not None)
+        return Table.of(plan, lambda step: _rule_name(step, rule_set, chosen))
 
     return summarized
 
 
-def _rule_name(step: Step, rules: RuleSet) -> str:
+def _rule_name(step: Step, rules: RuleSet, chosen: Assignment) -> str:
     rule, override = rules.choose(step)
-    return "" if step.kind == "control" and override is None else describe(rule)
+    known = chosen.get(id(step)) or rule  # with what the plan tells of degrees
+    return "" if step.kind == "control" and override is None else describe(known)
 
 
 def _rules(rules: Rules, baseline: Any) -> RuleSet:

@@ -406,6 +406,8 @@ def absolute_value(a: Array) -> Array:
 
 HALF, FIRST, SECOND, BOTH = (0.5, 0.5), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)
 """What part of a product's relevance each factor gets; `BOTH` is the gradient's, and doubles."""
+BY_DEGREE = None
+"""Each factor's part is that of its factors: attention weights are made of two, values of one."""
 
 
 def product(R: Array, parts: tuple[float, float]) -> tuple[Array, Array]:
@@ -455,11 +457,13 @@ def softmax_slope(x: Array, R: Array) -> Array:
     share changes by its logarithmic mean times that.
     """
     p = special.softmax(x, axis=-1)
-    p0 = np.full_like(p, 1 / p.shape[-1])
-    mean = np.where(p == p0, p, ratio(p - p0, np.log(p) - np.log(p0)))
+    kept = np.isfinite(x)
+    p0 = kept / kept.sum(-1, keepdims=True)
+    logs = np.log(np.where(kept, p, 1)) - np.log(np.where(kept, p0, 1))
+    mean = np.where(logs == 0, p, ratio(p - p0, logs))
     m = ratio(R, p)
     weights = mean / mean.sum(-1, keepdims=True)
-    return x * (mean * m - weights * (mean * m).sum(-1, keepdims=True))
+    return np.where(kept, x, 0) * (mean * m - weights * (mean * m).sum(-1, keepdims=True))
 
 
 def softmax_detach(x: Array, R: Array) -> Array:
@@ -478,7 +482,7 @@ class Rules:
     matmul: Callable[[Array, Array, Array, Array], Split] = gradient
     nonlinearity: Callable[[Nonlinearity, Array, Array], Split] = slope
     maximum: Callable[[Array], Array] = winner
-    product: tuple[float, float] = HALF
+    product: tuple[float, float] | None = BY_DEGREE
     softmax: Callable[[Array, Array], Array] = softmax_slope
     live_statistics: bool = False
 
@@ -619,9 +623,9 @@ class Attention:
             return np.array([row.inputs for row in rows])
 
         R_mixed = project(mixed, self.output, R.reshape(len(tokens), -1))
-        R_weights, R_v = bilinear(weights, v, R_mixed, rules.product)
+        R_weights, R_v = bilinear(weights, v, R_mixed, rules.product or (2 / 3, 1 / 3))
         R_logits = rules.softmax(logits, R_weights)
-        R_q, R_kT = bilinear(q, k.T, R_logits, rules.product)
+        R_q, R_kT = bilinear(q, k.T, R_logits, rules.product or HALF)
         inputs = (
             project(tokens, self.query, R_q)
             + project(tokens, self.key, R_kT.T)

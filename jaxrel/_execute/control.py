@@ -9,7 +9,7 @@ What goes in and comes out are bundles: values with all that travels with them, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -53,7 +53,11 @@ class Run(Protocol):
         """Those of what is inside ``step``; a loop's with one row for each iteration."""
         ...
 
-    def having(self, probes: Probes) -> Run:
+    def degrees(self, step: Step) -> dict[int, Any]:
+        """Degrees of factors inside a loop, with one row for each of its iterations."""
+        ...
+
+    def having(self, probes: Probes, iterated: Mapping[int, Any] = ...) -> Run:
         """The same inside ``step``, with its probes: of one iteration of a loop, or one shard."""
         ...
 
@@ -108,9 +112,9 @@ def _scan(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> 
     begun = [*_varies(given[:constants]), *varies[:carries], *_varies(given[ends:])]
     given = _all_fitted(given, begun, units, run)
 
-    def body(carry: list[Bundle], x: tuple[list[Bundle], Probes]):
-        inner, probes = [*given[:constants], *carry, *x[0]], x[1]
-        within = run.having(probes)
+    def body(carry: list[Bundle], x: tuple[list[Bundle], Probes, dict[int, Any]]):
+        inner = [*given[:constants], *carry, *x[0]]
+        within = run.having(*x[1:])
         out = _all_fitted(within.run(step.bodies[0], inner, wanted), varies, wanted, run)
         return out[:carries], (out[carries:], within.taps.caught)
 
@@ -118,7 +122,7 @@ def _scan(step: Step, given: list[Bundle], wanted: Sequence[bool], run: Run) -> 
     carry, (ys, caught) = lax.scan(
         body,
         start,
-        (given[ends:], run.probes(step)),
+        (given[ends:], run.probes(step), run.degrees(step)),
         length=params["length"],
         reverse=params["reverse"],
         unroll=params["unroll"],

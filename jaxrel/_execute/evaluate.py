@@ -27,6 +27,7 @@ from .._plan.kinds import solve_operands
 from .._plan.primitives import OPAQUE, of
 from .._plan.steps import Plan, Step
 from .._plan.stopped import is_shift, shifted
+from ..rules import ByDegree
 from ..rulesets.assign import Assignment, is_plain
 from .apart import run_apart
 from .bundle import Bundle, fitted
@@ -35,6 +36,8 @@ from .step import apply_rule, run_nodes, run_plain, scope
 from .switches import settle_step
 from .taps import NO_TAPS, Probes, Taps, within
 from .units import companioned, emits_unit, hand_on, hands_on
+
+_NONE: Mapping[int, Any] = MappingProxyType({})
 
 
 def evaluate(
@@ -69,11 +72,13 @@ class Interpreter:
       chosen: the rule of each step.
       taps: what is read off.
       apart: whether differences are carried in parts; see :mod:`jaxrel._execute.apart`.
+      iterated: degrees of factors in this iteration of the loops around, by ``id`` of the step.
     """
 
     chosen: Assignment
     taps: Taps = NO_TAPS
     apart: bool = False
+    iterated: Mapping[int, Any] = _NONE
 
     @functools.cached_property
     def units(self) -> bool:
@@ -84,9 +89,23 @@ class Interpreter:
         """Those of what is inside ``step``; a loop's with one row for each iteration."""
         return within(step, self.taps.probes)
 
-    def having(self, probes: Probes) -> Interpreter:
-        """The interpreter inside a control step, with its probes there."""
-        return dataclasses.replace(self, taps=self.taps.having(probes))
+    def having(self, probes: Probes, iterated: Mapping[int, Any] = _NONE) -> Interpreter:
+        """The interpreter inside a control step, with its probes there.
+
+        Args:
+          probes: see :meth:`probes`.
+          iterated: in a loop, of this iteration; see :meth:`degrees`.
+        """
+        inner = {**self.iterated, **iterated}
+        return dataclasses.replace(self, taps=self.taps.having(probes), iterated=inner)
+
+    def degrees(self, step: Step) -> dict[int, Any]:
+        """Degrees of factors inside a loop, with one row for each of its iterations."""
+        if not self.chosen.iterated:
+            return {}
+        known = {**self.chosen.iterated, **self.iterated}
+        inside = {id(inner) for body in step.bodies for inner in body.walk()}
+        return {key: jnp.asarray(rows) for key, rows in known.items() if key in inside}
 
     def run(self, plan: Plan, given: Sequence[Bundle], wanted: Sequence[bool] = ()) -> list[Bundle]:
         """Runs ``plan``.
@@ -173,18 +192,20 @@ class Interpreter:
             return run_apart(
                 step, rule, given, lambda joined: whole.execute(step, joined, wanted, settles)
             )
-        return _run_alone(step, self.chosen, given, settles)
+        if id(step) in self.iterated:
+            rule = ByDegree(tuple(self.iterated[id(step)]))
+        return _run_alone(step, rule, self.chosen, given, settles)
 
 
 def _run_alone(
-    step: Step, chosen: Assignment, given: Sequence[Bundle], settles: bool
+    step: Step, rule: Any, chosen: Assignment, given: Sequence[Bundle], settles: bool
 ) -> list[Bundle]:
     """A step that is not entered, by its rule; without one as it is."""
     if step.kind == "constant" and step.nodes[0].name in OPAQUE:
         given = [
             Bundle(_stopped(b.value), None if b.twin is None else _stopped(b.twin)) for b in given
         ]
-    rule, values = chosen.get(id(step)), [bundle.value for bundle in given]
+    values = [bundle.value for bundle in given]
     compared = any(bundle.varies for bundle in given) and bool(step.results)
     base = [bundle.origin for bundle in given]
     made: list[Any] = [None] * len(step.results)

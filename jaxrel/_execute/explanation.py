@@ -25,6 +25,7 @@ from .._plan.stopped import stopped
 from ..errors import RuleError, UnsupportedPrimitive, place
 from ..rules.numerics import difference
 from ..rulesets.assign import Assignment, assign
+from ..rulesets.multilinear import joined
 from ..rulesets.presets import preset
 from ..rulesets.ruleset import RuleSet, describe
 from .apart import carries_parts
@@ -308,6 +309,8 @@ def explain(
     plan, output = trace(call, rules, explained=1, compared=baseline is not None, marks=marks)
     check_output(call.fun, output, has_aux)
     chosen = assign(plan, rules, baseline is not None, explained=1)
+    if baseline is not None and not carries_parts(chosen):
+        plan, chosen = joined(plan, chosen)
     needed = companioned(plan, chosen)
     inputs = zip(plan.inputs, call.leaves, strict=True)
     companions = {number: jnp.zeros_like(x) for number, x in inputs if number in needed}

@@ -29,10 +29,11 @@ def find_exponentials(step: Step, values: Sequence[Any]) -> Exponentials:
                 found.update(zip(node.results, results, strict=True))
         return found[wanted]
 
+    guarded = shares.guarded
     return Exponentials(
         of=lambda e: run(e, step.results[0]),
         total=lambda e: run(e, shares.total),
         log_base=None if exp is None else 1.0 if exp.name == "exp" else math.log(2),
         is_share=shares.is_share,
-        guarded=None if shares.guarded is None else lambda e: run(e, shares.guarded),
+        guarded=None if guarded is None else lambda e: run(e, guarded),
     )

@@ -308,9 +308,10 @@ class _Reader:
 
         operands = renumber(step.operands)
         nodes = tuple((self.node(n), renumber(n.operands), renumber(n.results)) for n in step.nodes)
-        shares = step.shares and step.shares._replace(
-            total=numbers.get(step.shares.total), guarded=numbers.get(step.shares.guarded)
-        )
+        shares = step.shares
+        if shares is not None:
+            guarded = None if shares.guarded is None else numbers.get(shares.guarded)
+            shares = shares._replace(total=numbers[shares.total], guarded=guarded)
         wiring = operands, nodes, renumber(step.results), shares
         return wiring, tuple(self.key(getattr(step, name)) for name in _TOLD_BY)
 

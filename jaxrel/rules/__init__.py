@@ -34,6 +34,7 @@ from .parts import Gamma as Gamma
 from .parts import GeneralizedGamma as GeneralizedGamma
 from .parts import PositiveWeights as PositiveWeights
 from .parts import ZPlus as ZPlus
+from .product import ByDegree as ByDegree
 from .product import First as First
 from .product import Half as Half
 from .product import Midpoint as Midpoint
@@ -50,6 +51,7 @@ __all__ = [
     "AbsoluteValue",
     "AlphaBeta",
     "BetaSmooth",
+    "ByDegree",
     "CrossMax",
     "Detach",
     "Epsilon",

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from .base import Rule, rule
+from .general import gauss, integral
 from .numerics import divide, secant
 from .view import View
 
@@ -32,6 +33,60 @@ class Half(Rule):
         if view.baseline is not None:
             return Midpoint()(view, m)
         return tuple(v / 2 for v in _factors(view, m))
+
+
+@rule("product")
+class ByDegree(Rule):
+    """m_a = vjp_a(m) p / (p + q), m_b = vjp_b(m) q / (p + q): by the degrees p of a and q of b.
+
+    That is how many factors each is made of, as a polynomial in what is explained, so that a
+    product of n factors gives 1/n to each in whatever order it is taken: (x y) z, x (y z) and
+    ``jnp.prod``, (Q K^T) V and Q (K^T V). ``Half`` gives equal programs different relevance (You et
+    al. 2025, arXiv 2510.18810). For multilinear functions it is the integral of the gradient on the
+    line from 0, R_i = x_i df/dx_i / n.
+
+    Degrees are read off the plan, see :mod:`jaxrel.rulesets.degrees`; where none is known, halves.
+
+    With a baseline it is the integral of the gradient on the line from there, of all factors that a
+    product has through linear operations between (:mod:`jaxrel.rulesets.multilinear`); of two that
+    is :class:`Midpoint`.
+
+    Attributes:
+      degrees: p and q; (): those of the plan.
+    """
+
+    degrees: tuple[float | jax.Array, ...] = ()
+
+    def reached(self, kind: str, variant: str, inputs: int) -> tuple[int, ...]:
+        """What has a degree above 0: a constant of the rules (detached weights) has none."""
+        numbers = [isinstance(d, int | float) for d in self.degrees]
+        if len(numbers) != inputs or not all(numbers) or not any(self.degrees):
+            return tuple(range(inputs))
+        return tuple(k for k, degree in enumerate(self.degrees) if degree > 0)
+
+    def __call__(self, view: View, m: Any, /) -> Any:
+        """See :class:`RuleFunction`."""
+        if view.baseline is not None:
+            return self._between(view, m)
+        sent, reached = _factors(view, m), self.reached("product", "", len(view.inputs))
+        shares = self._shares(len(sent))
+        pairs = zip(sent, shares, strict=True)
+        return tuple(_times(v, s) if k in reached else None for k, (v, s) in enumerate(pairs))
+
+    def _between(self, view: View, m: jax.Array) -> Any:
+        """The integral of the gradient from the baseline on; of two factors at the midpoint."""
+        factors = [d for d in self.degrees if isinstance(d, int)]
+        if sum(factors) <= 2 or len(factors) != len(view.inputs):
+            return Midpoint()(view, m)
+        points = gauss((min(sum(factors), 128) + 1) // 2, root=False)
+        return integral(view.function, view.origins, view.inputs, m, points)
+
+    def _shares(self, inputs: int) -> list[Any]:
+        """What each gets of the whole."""
+        whole = sum(self.degrees)
+        if not self.degrees or (isinstance(whole, int | float) and whole == 0):
+            return [1 / inputs] * inputs
+        return [degree / whole for degree in self.degrees]
 
 
 @rule("product", "quotient", "normalization")
@@ -68,6 +123,10 @@ def _factors(view: View, m: jax.Array) -> tuple[jax.Array, ...]:
         return view.vjp(m)
     _, pullback = jax.vjp(view.guarded(m), *view.inputs)
     return pullback(m)
+
+
+def _times(v: jax.Array, share: Any) -> jax.Array:
+    return v * (share.astype(v.dtype) if hasattr(share, "astype") else share)
 
 
 def _solved(view: View, m: jax.Array) -> tuple[jax.Array, ...]:

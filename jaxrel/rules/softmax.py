@@ -75,7 +75,8 @@ class LogMean(Rule):
         assert view.baseline is not None
         parts, there = view.exponentials(), view.baseline.exponentials
         assert there is not None
-        return _between(parts, there(), *view.inputs, *view.baseline.inputs, m)
+        (u,), (u0,) = view.inputs, view.baseline.inputs
+        return _between(parts, there(), u, u0, m)
 
 
 def from_uniform(view: View, m: jax.Array) -> jax.Array:

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import _compat
 from .._plan.functions import has_another_derivative
 from .._plan.primitives import CONTROL, ELEMENTWISE, OPAQUE, WITHOUT_DERIVATIVE
 from .._plan.steps import UNRULED, Plan, Step
 from ..errors import UnusedMatchWarning, warn
-from ..rules import RuleFunction
+from ..rules import ByDegree, RuleFunction
 from . import hints
+from .degrees import degrees, is_open
 from .matching import specificity
 from .refusals import unsuited, unsupported
 from .ruleset import RuleSet, describe
@@ -26,11 +29,14 @@ class Assignment(dict[int, RuleFunction | None]):
 
     Attributes:
       shared: what equal steps share as long as these rules are in use.
+      iterated: degrees of factors that change from one iteration of a loop to the next, by ``id``
+        of the step; see :mod:`jaxrel.rulesets.degrees`.
     """
 
     def __init__(self):
         super().__init__()
         self.shared: dict[Any, Any] = {}
+        self.iterated: dict[int, np.ndarray] = {}
 
 
 def assign(
@@ -58,6 +64,10 @@ def assign(
     used: set[int | None] = set()
     _choose(plan, rules, compared, chosen, used)
     _warn_of_unused(plan, rules, used)
+    asks = not compared and any(map(is_open, chosen.values()))
+    found = degrees(plan, chosen) if asks else {}
+    chosen.update({step: ByDegree(pair) for step, pair in found.items() if isinstance(pair, tuple)})
+    chosen.iterated.update({step: v for step, v in found.items() if not isinstance(v, tuple)})
     reach(plan, chosen, [k < (explained or len(plan.outputs)) for k in range(len(plan.outputs))])
     return chosen
 

@@ -210,7 +210,7 @@ def attn_lrp(eps: Eps = 0.0) -> RuleSet:
     Args:
       eps: of the dense layers. 0, as in the paper's efficient form: the gradient.
     """
-    return RuleSet(matmul=Epsilon(eps), softmax=Gradient())
+    return RuleSet(matmul=Epsilon(eps), product=Half(), softmax=Gradient())
 
 
 def cp_lrp(eps: Eps = 0.0) -> RuleSet:

@@ -14,7 +14,7 @@ import jax
 from .._plan.steps import Step
 from .._show.tables import Sheet
 from ..errors import shown
-from ..rules import Detach, Gradient, Half, PathIntegral, Rule, RuleFunction, Slope
+from ..rules import ByDegree, Detach, Gradient, PathIntegral, Rule, RuleFunction, Slope
 from . import hints
 from .matching import First, Kind, Match, kinds_of, specificity
 
@@ -56,7 +56,7 @@ class RuleSet:
     matmul: RuleFunction = Gradient()
     nonlinearity: RuleFunction = Slope()
     maximum: RuleFunction = Gradient()
-    product: RuleFunction = Half()
+    product: RuleFunction = ByDegree()
     quotient: RuleFunction = Detach()
     normalization: RuleFunction = Detach()
     softmax: RuleFunction = Slope()
@@ -156,7 +156,7 @@ def describe(rule: RuleFunction | None) -> str:
         shown = []
         for field in dataclasses.fields(rule):
             value = getattr(rule, field.name)
-            if not isinstance(value, bool | str) or value != field.default:
+            if not isinstance(value, bool | str | tuple) or value != field.default:
                 shown.append(f"{field.name}={value!r}")
         return f"{type(rule).__name__}({', '.join(shown)})"
     if dataclasses.is_dataclass(rule):
