@@ -78,7 +78,7 @@ class Interpreter:
     chosen: Assignment
     taps: Taps = NO_TAPS
     apart: bool = False
-    iterated: Mapping[int, Any] = _NONE
+    iterated: Mapping[int, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def units(self) -> bool:
