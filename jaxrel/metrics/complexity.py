@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import _compat
 from .._call.averages import count
 from ..rules.numerics import divide
 from . import borders
@@ -101,7 +102,8 @@ def histogram_entropy(relevance: jax.Array, bins: int = 100) -> jax.Array:
     def of_row(row: jax.Array) -> jax.Array:
         return jnp.histogram(row, bins)[0] / row.size
 
-    share = jax.vmap(of_row)(relevance).astype(relevance.dtype)
+    with _compat.under_mesh([relevance]):
+        share = jax.vmap(of_row)(relevance).astype(relevance.dtype)
     return borders.poisoned(_entropy(share), relevance)
 
 

@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .. import _compat
 from .._call.averages import count
 from ..rules.numerics import divide
 from . import borders
@@ -115,8 +116,8 @@ def sensitivity_n(
     sizes = [_size("sensitivity_n", n, given.parts) for n in sizes]
     members = _drawn(key, given.sums.shape, [n for n in sizes for _ in range(runs)])
     both = without_sets(fun, given, members, runs * len(sizes), replacement, chunk)
-    said, lost = (each.reshape(-1, runs) for each in both)
-    found = pearson(said, lost).reshape(-1, len(sizes))
+    said, lost = (each.reshape(len(each), len(sizes), runs) for each in both)
+    found = jax.vmap(pearson, in_axes=1, out_axes=1)(said, lost)
     return borders.poisoned(found, given.relevance)
 
 
@@ -192,7 +193,7 @@ def sufficiency(
     Raises:
       ValueError: shapes that do not fit.
     """
-    relevance = borders.flat(borders.relevances("relevance", relevance))
+    relevance = _compat.whole(borders.flat(borders.relevances("relevance", relevance)))
     shape = (len(relevance),)
     predicted = borders.with_shape("predicted", predicted, shape, "a class for each example")
     apart = (relevance[:, None] - relevance[None]) ** 2

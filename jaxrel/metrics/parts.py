@@ -51,9 +51,15 @@ class Parts:
         flat = borders.flat(relevance)
         if self.ids is None:
             return flat
-        ids = jnp.broadcast_to(jnp.asarray(self.ids), flat.shape)
-        add = lambda values, ids: jax.ops.segment_sum(values, ids, self.count)  # noqa: E731
-        return jax.vmap(add)(flat, ids)
+
+        def add(values: jax.Array, ids: Any) -> jax.Array:
+            return jax.ops.segment_sum(values, ids, self.count)
+
+        shared = len(self.ids) == 1
+        with _compat.under_mesh([flat]):
+            if shared:
+                return jax.vmap(add, in_axes=(0, None))(flat, jnp.asarray(self.ids[0]))
+            return jax.vmap(add)(flat, self._along(flat))
 
     def order(self, scores: jax.Array, ascending: bool = False) -> jax.Array:
         """The place of each part in the order of its score, (N, P) integers from 0.
@@ -66,11 +72,14 @@ class Parts:
             keys = jnp.where(sizes == 0, jnp.inf, keys)
         return jnp.argsort(jnp.argsort(keys, axis=1, stable=True), axis=1)
 
+    def _along(self, examples: jax.Array) -> jax.Array:
+        """The numbers, (N, features); the examples are sharded as these are."""
+        return jnp.asarray(self.ids) + jnp.zeros_like(examples[:, :1], jnp.int32)
+
     def spread(self, of_parts: jax.Array) -> jax.Array:
         """For each feature what belongs to its part, (N, ...) of (N, P)."""
         if self.ids is not None:
-            ids = jnp.broadcast_to(jnp.asarray(self.ids), (len(of_parts), self.ids.shape[1]))
-            of_parts = jnp.take_along_axis(of_parts, ids, axis=1)
+            of_parts = jnp.take_along_axis(of_parts, self._along(of_parts), axis=1)
         return of_parts.reshape(len(of_parts), *self.shape[1:])
 
 
@@ -139,7 +148,8 @@ def replaced(x: jax.Array, gone: jax.Array, replacement: Replacement) -> jax.Arr
     """
     gone = jnp.broadcast_to(gone.reshape(gone.shape + (1,) * (x.ndim - gone.ndim)), x.shape)
     value = replacement(x, gone) if callable(replacement) else replacement
-    return jnp.where(gone, borders.broadcast("replacement", value, x).astype(x.dtype), x)
+    borders.broadcast("replacement", value, x)
+    return jnp.where(gone, jnp.zeros_like(x) + jnp.asarray(value).astype(x.dtype), x)
 
 
 class Given(NamedTuple):

@@ -221,7 +221,7 @@ class _Taken(NamedTuple):
         """The place of each part in the order, (N, P)."""
         sums = parts.sums(relevance)
         if self.key is not None and self.order == "random":
-            return parts.order(jax.random.uniform(self.key, sums.shape))
+            return parts.order(jnp.zeros_like(sums) + jax.random.uniform(self.key, sums.shape))
         return parts.order(sums, ascending=self.order == "lerf")
 
 

@@ -68,7 +68,7 @@ def neighbours(x: jax.Array, gone: jax.Array) -> jax.Array:
     its symmetric form; it is positive definite while anything is left).
 
     Args:
-      x: (N, H, W, C), floats.
+      x: (N, H, W, C), floats; not sharded over a mesh with Explicit axes.
       gone: (N, H, W, C), boolean: what is missing.
 
     Returns:

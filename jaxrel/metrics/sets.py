@@ -27,7 +27,7 @@ def without_sets(
 
     def answer(k: jax.Array) -> tuple[jax.Array, jax.Array]:
         gone = members(jnp.maximum(k, 0)) & (k >= 0)
-        gone = jnp.broadcast_to(gone, sums.shape)
+        gone = gone | jnp.zeros_like(sums, bool)
         value = borders.values(fun, replaced(x, parts.spread(gone), replacement))
         return jnp.where(gone, sums, 0).sum(1), value
 
@@ -40,6 +40,7 @@ def every_part_alone(
 ) -> jax.Array:
     """What the function loses without each part, (N, P)."""
     numbers = jnp.arange(parts.count)
-    given = Given(x, x, parts, jnp.zeros((len(x), parts.count)))
+    nothing = jnp.zeros_like(borders.flat(x)[:, :1], jnp.float32) + jnp.zeros(parts.count)
+    given = Given(x, x, parts, nothing)
     one = lambda k: (numbers == k)[None]  # noqa: E731
     return without_sets(fun, given, one, parts.count, replacement, chunk)[1]

@@ -95,14 +95,16 @@ def ssim(
 
 def ranks(a: jax.Array) -> jax.Array:
     """Ranks from 1 along the last axis of (N, M), the mean rank where values tie."""
-
-    def of_row(row: jax.Array) -> jax.Array:
-        ordered = jnp.sort(row)
-        below = jnp.searchsorted(ordered, row, side="left")
-        up_to = jnp.searchsorted(ordered, row, side="right")
-        return (below + up_to + 1).astype(row.dtype) / 2
-
-    return jax.vmap(of_row)(a)
+    order = jnp.argsort(a, axis=1)
+    ordered = jnp.take_along_axis(a, order, axis=1)
+    places = jnp.zeros_like(order) + jnp.arange(a.shape[1], dtype=order.dtype)
+    steps = ordered[:, 1:] != ordered[:, :-1]
+    first = jnp.pad(steps, ((0, 0), (1, 0)), constant_values=True)
+    last = jnp.pad(steps, ((0, 0), (0, 1)), constant_values=True)
+    start = lax.cummax(jnp.where(first, places, 0), axis=1)
+    end = lax.cummin(jnp.where(last, places, a.shape[1]), axis=1, reverse=True)
+    mean = (start + end).astype(a.dtype) / 2 + 1
+    return jnp.take_along_axis(mean, jnp.argsort(order, axis=1), axis=1)
 
 
 def _pair(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:

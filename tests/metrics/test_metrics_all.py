@@ -182,6 +182,23 @@ def test_16_bits(name, given):
     assert bool(jnp.isfinite(found).all())
 
 
+AUTO, EXPLICIT, _ = jax.sharding.AxisType
+SHARDED = [(name, AUTO) for name in EVERY]
+SHARDED += [(name, EXPLICIT) for name in EVERY if name != "deletion"]  # by neighbours: a solver
+
+
+@pytest.mark.parametrize("name, kind", SHARDED)
+@pytest.mark.usefixtures("default_precision")
+def test_a_sharded_batch(name, kind, given):
+    """On four devices, also where the mesh has Explicit axes."""
+    operands = [jnp.concatenate([v, v[:1]]) for v in given]
+    mesh = jax.make_mesh((4,), ("devices",), axis_types=(kind,), devices=jax.devices()[:4])
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
+    found = jax.jit(EVERY[name])(*jax.device_put(operands, rows))
+    expected = jax.jit(EVERY[name])(*operands)
+    np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.every_case
 @pytest.mark.parametrize("name", EVERY)
 def test_an_empty_batch_is_told(name):
