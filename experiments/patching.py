@@ -7,7 +7,8 @@ run into the corrupt run, and asks how much of the answer comes back: one forwar
 corrupt run (Jafari et al. 2025; with the gradient: attribution patching, Nanda 2023).
 
 The network is all-MiniLM-L6-v2, the answer the similarity to "The animal runs outside."; clean is
-"A dog is running on the grass.", corrupt "A wolf is running in the snow.". One case, float64.
+"A dog is running on the grass.", corrupt "A wolf is running in the snow.". One case, float64; other
+sentences may be given, the first two of as many tokens.
 
 The table has Pearson correlations with the true effects over all patches, attention alone and MLP
 alone, and the error (norm of the difference over that of the effects). First presets; then the
@@ -60,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("patching", __doc__)
     command.add_folder(parser, "patching", "patching.csv and patching.json")
+    for name, default in (("clean", CLEAN), ("corrupt", CORRUPT), ("third", THIRD)):
+        parser.add_argument(
+            f"--{name}", metavar="SENTENCE", default=default, help="default: %(default)s"
+        )
     return parser
 
 
@@ -67,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
     """Compare the estimates with the patches, and write the table."""
     output = records.folder(options.output)
     with jax.enable_x64(True):
-        case = Case()
+        case = Case(options.clean, options.corrupt, options.third)
     rows = []
     with jax.enable_x64(True):
         effects = case.effects()
@@ -78,12 +83,19 @@ def _run(options: argparse.Namespace) -> None:
         output / "patching.csv", ("multipliers", "all", "attention", "mlp", "error"), rows
     )
     records.write_origin(
-        output / "patching.json", "python -m experiments.patching", clean=CLEAN, corrupt=CORRUPT
+        output / "patching.json",
+        "python -m experiments.patching",
+        clean=options.clean,
+        corrupt=options.corrupt,
+        third=options.third,
     )
 
 
 class Case:
     """The three sentences, what components give in both runs, and the patches.
+
+    Raises:
+        ValueError: The first two have different numbers of tokens.
 
     Attributes:
         clean: (1, tokens) ids of the clean sentence.
@@ -92,13 +104,18 @@ class Case:
         deltas: Clean minus corrupt output of each component.
     """
 
-    def __init__(self):
+    def __init__(self, clean: str = CLEAN, corrupt: str = CORRUPT, third: str = THIRD):
         tokenizer, weights = load_tokenizer(), load_variables()
         self.variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), weights)
-        self.clean, self.corrupt, third = (
-            jnp.asarray(encode(tokenizer, sentence)[1]) for sentence in (CLEAN, CORRUPT, THIRD)
+        self.clean, self.corrupt, other = (
+            jnp.asarray(encode(tokenizer, sentence)[1]) for sentence in (clean, corrupt, third)
         )
-        self.third = jnp.asarray(MiniLM().apply(self.variables, third))[0]
+        if self.clean.shape != self.corrupt.shape:
+            raise ValueError(
+                f"--clean has {self.clean.size} tokens, --corrupt {self.corrupt.size}; a patch is "
+                "from one to the same place in the other"
+            )
+        self.third = jnp.asarray(MiniLM().apply(self.variables, other))[0]
         _, new = jaxrel.capture(self.answer, COMPONENTS)(self.clean)
         _, self.old = jaxrel.capture(self.answer, [*COMPONENTS, LAST])(self.corrupt)
         self.deltas = {place: new[place] - self.old[place] for place in COMPONENTS}

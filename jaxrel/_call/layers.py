@@ -40,13 +40,26 @@ def leaf_paths(fun: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) 
 
 def _leaves(root: Any, depth: int = 2) -> Iterator[tuple[Path, Any]]:
     """Array leaves with their paths; objects that are no pytrees are looked into by attribute."""
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(root):
+    for keys, leaf in leaves_of(root):
         path = tuple(key_name(key) for key in keys)
         if hasattr(leaf, "shape"):
             yield path, leaf
         elif depth and hasattr(leaf, "__dict__") and not isinstance(leaf, _NO_HOLDERS):
             for name, held in vars(leaf).items():
                 yield from (((*path, name, *p), x) for p, x in _leaves(held, depth - 1))
+
+
+def leaves_of(
+    held: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> list[tuple[tuple[Any, ...], Any]]:
+    """Leaves of what a function happens to hold, with their paths.
+
+    None where it is no tree to jax, such as a dictionary whose keys have no order.
+    """
+    try:
+        return jax.tree_util.tree_leaves_with_path(held, is_leaf=is_leaf)
+    except Exception:  # whatever its author raises
+        return []
 
 
 _NO_HOLDERS = (type, types.ModuleType, types.FunctionType)

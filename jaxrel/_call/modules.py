@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 
 from .combinators import combined, scoped_layers
-from .layers import Path, key_name, reachable
+from .layers import Path, key_name, leaves_of, reachable
 
 _modules: contextvars.ContextVar[dict[int, Path] | None]
 _modules = contextvars.ContextVar("jaxrel_modules", default=None)
@@ -75,9 +75,7 @@ def _nodes(root: Any, base: type) -> Iterator[tuple[Path, Any]]:
     """Nodes of a pytree that are of a class, with their paths."""
     if isinstance(root, base):
         yield (), root
-    below = jax.tree_util.tree_leaves_with_path(
-        root, is_leaf=lambda node: node is not root and isinstance(node, base)
-    )
+    below = leaves_of(root, lambda node: node is not root and isinstance(node, base))
     for keys, node in below:
         if isinstance(node, base):
             names = [name for name in map(key_name, keys) if not name.startswith("_")]

@@ -366,3 +366,28 @@ def test_inputs_unnamed_layers_and_sums_name_nothing():
     assert of(found, "tanh", "exp") == ["", ""]
     found = paths(lambda p, x: x @ p["query"]["w"] + x[:, :4], GRAPH_PARAMS, X)
     assert of(found, "add") == [""]
+
+
+def test_what_a_function_holds_need_not_be_a_tree():
+    """Names are looked for in it, and that is all."""
+
+    @jax.tree_util.register_pytree_node_class
+    class Broken:
+        def tree_flatten(self):
+            raise RuntimeError("not now")
+
+        @classmethod
+        def tree_unflatten(cls, aux, children):
+            return cls()
+
+    words, broken, scale = {"a": 1, 2: jnp.ones(2)}, Broken(), {"layer": jnp.full(2, 3.0)}
+
+    class Holder:
+        def __init__(self):
+            self.words, self.broken = words, broken
+
+        def __call__(self, x):
+            return x * scale["layer"] * words[2]
+
+    for fun in (lambda x: x * scale["layer"] * words[2] + 0 * (broken is None), Holder()):
+        assert relevance(fun)(jnp.ones(2)).tolist() == [3, 3]
