@@ -35,5 +35,6 @@ def find_exponentials(step: Step, values: Sequence[Any]) -> Exponentials:
         total=lambda e: run(e, shares.total),
         log_base=None if exp is None else 1.0 if exp.name == "exp" else math.log(2),
         is_share=shares.is_share,
+        along=shares.along,
         guarded=None if guarded is None else lambda e: run(e, guarded),
     )

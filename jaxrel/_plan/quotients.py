@@ -230,7 +230,8 @@ def find_softmax(known: Known, share: Share, parts: bool) -> Group | None:
         return Group("softmax", nodes, (known.nodes[index].operands[0],), shares=shares)
     role = known.facts[share.source].role
     if role is not None and role.name == "weights":  # a softmax, masked and shared out again
-        shares = Shares(None, share.total, True, share.guarded)
+        along = tuple(sorted(role.axes or ()))
+        shares = Shares(None, share.total, True, share.guarded, along)
         return Group("softmax", share.nodes, (share.source,), shares=shares)
     return None
 

@@ -66,12 +66,14 @@ class Shares(NamedTuple):
       is_share: whether it is divided by (else its logarithm is taken).
       guarded: number of the value that is divided by, if that is their sum and a constant, or no
         less than one; None: it is their sum.
+      along: where shares are shared out again, the axes along which they were before.
     """
 
     exponential: int | None
     total: int
     is_share: bool
     guarded: int | None = None
+    along: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -96,10 +96,17 @@ def of_uniform(view: View, m: jax.Array) -> jax.Array:
 
 
 def _uniform(u: jax.Array, parts: Exponentials) -> jax.Array:
-    """Logits 0, or equal exponentials, but where the share is nothing: masks of whatever depth."""
+    """Logits 0, or equal exponentials, but where the share is nothing: masks of whatever depth.
+
+    Shares that are shared out again are compared with what that other softmax makes of logits 0, so
+    that both together are one.
+    """
     masked = _log_shares(u, parts) <= _NOTHING
     if parts.log_base is not None:
         return jnp.where(masked, u, 0)
+    if parts.along:
+        there = (u > jnp.finfo(u.dtype).tiny).sum(parts.along, keepdims=True, dtype=u.dtype)
+        return jnp.where(masked, u, divide(jnp.ones_like(u), there, otherwise=1))
     counts, broadcast, weights = _total(parts.total, jnp.ones_like(u))
     return jnp.where(masked, u, divide(weights, broadcast(counts), otherwise=1))
 

@@ -199,6 +199,7 @@ class Exponentials:
       is_share: whether q divides by the total (softmax); else it takes its logarithm.
       guarded: from exponentials to the total and a constant, or to no less than one, where it is
         that which is divided by; else None.
+      along: where exponentials are shares of another softmax, the axes that it went along.
     """
 
     of: Callable[[jax.Array], jax.Array]
@@ -206,6 +207,7 @@ class Exponentials:
     log_base: float | None
     is_share: bool
     guarded: Callable[[jax.Array], jax.Array] | None = None
+    along: tuple[int, ...] = ()
 
     @property
     def whole(self) -> Callable[[jax.Array], jax.Array]:
