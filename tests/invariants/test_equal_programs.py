@@ -39,6 +39,9 @@ ALL = tuple(RULES)
 LINEAR = ("slope", "compare_to_baseline")
 """Rule sets that do nothing to a linear map: it does not matter where one ends."""
 
+SUMS = tuple(name for name in RULES if name != "epsilon_plus")
+"""Those that treat a sum like any linear map: `Norm` has a stabiliser at each that is written."""
+
 SCALELESS = ("slope", "cp", "compare_to_baseline")
 """Rule sets without a stabiliser, which is in units of a layer's result."""
 
@@ -394,7 +397,7 @@ GROUPS: dict[str, tuple[Sequence[str], Sequence[Callable]]] = {
         ],
     ),
     "norm on devices": (
-        ALL,
+        SUMS,
         [
             inner(layer_norm),
             inner(over_columns(split_norm)),
@@ -806,7 +809,7 @@ GROUPS: dict[str, tuple[Sequence[str], Sequence[Callable]]] = {
         ],
     ),
     "running sums": (
-        ALL,
+        SUMS,
         [
             inner(lambda h: jnp.cumsum(jnp.tanh(h), 0) @ U),
             inner(lambda h: lax.associative_scan(jnp.add, jnp.tanh(h)) @ U),
@@ -817,7 +820,7 @@ GROUPS: dict[str, tuple[Sequence[str], Sequence[Callable]]] = {
         ],
     ),
     "residuals": (
-        ALL,
+        SUMS,
         [
             inner(lambda h: h + jnp.tanh(h @ U)),
             inner(lambda h: jnp.tanh(h @ U) + h),
