@@ -40,12 +40,17 @@ class Baseline:
     many: int | None
 
     def at(self, k: int | jax.Array) -> list[jax.Array]:
-        """The reference of this number, in the leaves' shapes and sharded alike."""
+        """The reference of this number, in the leaves' shapes and sharded alike.
+
+        It depends on them as far as XLA can see. It would otherwise compute the network at a
+        constant reference when it compiles, by a slow interpreter, where parameters are constants.
+        """
         chosen = self.given
         if self.many is not None:
             chosen = [x0[k if len(x0) > 1 else 0] for x0 in self.given]
         pairs = zip(self.like, chosen, strict=True)
-        return [jnp.zeros_like(x) + jnp.broadcast_to(x0, x.shape) for x, x0 in pairs]
+        filled = [jnp.zeros_like(x) + jnp.broadcast_to(x0, x.shape) for x, x0 in pairs]
+        return lax.optimization_barrier((filled, self.like))[0]
 
     def mean(self, explain: Callable[[list[Any], list[Any]], Any], chunk: int) -> Any:
         """``explain`` of leaves and the one reference, or its mean over all.

@@ -4,6 +4,8 @@ Under ``jit`` such an array is a constant whose value nobody may ask for. What i
 same as with a Python number.
 """
 
+import functools
+
 import equinox as eqx
 import flax.linen as nn
 import haiku as hk
@@ -14,7 +16,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from jaxrel import audit, relevance, summary, value_and_relevance
+from jaxrel import audit, relevance, rulesets, summary, value_and_relevance
 from tests import covering
 
 X = jnp.array([[0.5, -1.0, 2.0], [-0.3, 0.2, 0.1]])
@@ -150,3 +152,31 @@ def test_scalars_that_choose():
         for rules, more in (("slope", {}), ("compare_to_baseline", {"baseline": 0.1})):
             explain = relevance(fun, rules, **more)
             np.testing.assert_allclose(jax.jit(explain)(X), explain(X), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rules", "options"),
+    [
+        ("compare_to_baseline", {"baseline": 0.0}),
+        ("deeplift_reveal_cancel", {"baseline": 0.0}),
+        (rulesets.deep_taylor(0.0, 1.0), {}),
+        ("epsilon_plus_flat", {}),
+    ],
+    ids=["baseline", "parts", "deep_taylor", "flat"],
+)
+def test_no_convolution_is_computed_when_xla_compiles(rules, options):
+    """It does so by an interpreter, for minutes, where weights and what they meet are constants."""
+    x, weights = jnp.ones((2, 8, 8, 1)), jnp.cos(jnp.arange(9.0)).reshape(3, 3, 1, 1)
+
+    def network(weights, x):
+        for _ in range(2):
+            x = jnp.maximum(lax.conv(x.transpose(0, 3, 1, 2), weights.T, (1, 1), "SAME"), 0.0)
+            x = x.transpose(0, 2, 3, 1)
+        return x.sum()
+
+    def convolutions(fun, *operands):
+        return jax.jit(fun).lower(*operands).compile().as_text().count(" convolution(")
+
+    closed = convolutions(relevance(functools.partial(network, weights), rules, **options), x)
+    given = convolutions(relevance(network, rules, argnums=1, **options), weights, x)
+    assert closed == given > 2
