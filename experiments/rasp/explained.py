@@ -1,0 +1,142 @@
+"""How the methods explain what a compiled program says at a position, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrel
+from experiments.rasp.programs import BOS
+
+Value = Callable[[jax.Array], jax.Array]
+"""Maps embeddings of tokens, (N, 1 + tokens, d), to what is explained of each, (N,)."""
+
+
+class Questions(NamedTuple):
+    """What is asked of a transformer: for each sequence why it says what it does at each position.
+
+    Attributes:
+        tokens: (N, 1 + T, d) embeddings of the tokens, that of the beginning in front.
+        usual: (d,) the mean embedding of the vocabulary.
+        others: (V, d) that of each token of it.
+        value: What is explained.
+    """
+
+    tokens: jax.Array
+    usual: jax.Array
+    others: jax.Array
+    value: Value
+
+
+def ask(
+    model: Any, program: Any, sequences: Sequence[Sequence[Any]], tokens: Sequence[Any]
+) -> Questions:
+    """Ask a compiled program for all that it says.
+
+    Args:
+        model: The transformer.
+        program: The same for the interpreter.
+        sequences: Of equal length.
+        tokens: The vocabulary.
+
+    Raises:
+        ValueError: The transformer does not say what the interpreter says.
+    """
+    import haiku as hk
+
+    length = len(sequences[0])
+    encode = model.input_encoder.encode
+    ids = np.array([encode([BOS, *sequence]) for sequence in sequences])
+    apart = hk.without_apply_rng(hk.transform(lambda ids: model.get_compiled_model().embed(ids)))
+    table = np.asarray(model.params["token_embed"]["embeddings"])
+    positions = apart.apply(model.params, ids) - table[ids]
+    others = table[np.array(encode([BOS, *tokens]))[1:]]
+    rows = np.repeat(np.arange(len(sequences)), length)
+    wanted = np.zeros((len(rows), length + 1, table.shape[1]), np.float32)
+    for row, sequence in enumerate(sequences):
+        for place, said in enumerate(program(list(sequence))):
+            wanted[row * length + place, place + 1, _unit(model, program, said)] = 1
+
+    def forward(embedded: jax.Array) -> jax.Array:
+        mask = jnp.ones(embedded.shape[:2])
+        return model.get_compiled_model().transformer(embedded, mask, use_dropout=False).output
+
+    run = hk.without_apply_rng(hk.transform(forward)).apply
+    beside, weights = jnp.asarray(positions[rows]), jnp.asarray(wanted)
+
+    def value(embedded: jax.Array) -> jax.Array:
+        return (run(model.params, embedded + beside) * weights).sum((1, 2))
+
+    embedded = jnp.asarray(table[ids[rows]])
+    _check(model, program, sequences, np.asarray(jax.jit(value)(embedded)))
+    return Questions(embedded, jnp.asarray(others.mean(0)), jnp.asarray(others), value)
+
+
+def _unit(model: Any, program: Any, said: Any) -> int:
+    """The residual unit that stands for an output."""
+    labels = model.residual_labels
+    return labels.index(
+        f"{program.label}:{said}" if f"{program.label}:{said}" in labels else program.label
+    )
+
+
+def _check(model: Any, program: Any, sequences: Any, found: np.ndarray) -> None:
+    said = np.array([program(list(sequence)) for sequence in sequences], object).ravel()
+    categorical = any(label.startswith(f"{program.label}:") for label in model.residual_labels)
+    expected = np.ones(len(said)) if categorical else said.astype(float)
+    if np.abs(found - expected).max() > 0.05:
+        raise ValueError(f"the transformer does not say what {program.label} does")
+
+
+Method = Callable[[Questions], jax.Array]
+"""Maps questions to the relevance of tokens, (N, 1 + T)."""
+
+
+def methods() -> dict[str, Method]:
+    """By name: rule sets, those against a usual token or every token, and what is no rule set."""
+    plain = ("gradient", "lrp", "slope", "attn_lrp", "cp_lrp", "gim")
+    found: dict[str, Method] = {name: _by_rules(name) for name in plain}
+    for name in ("compare_to_baseline", "deeplift_rescale"):
+        found[f"{name}, usual token"] = _by_rules(name, lambda asked: asked.usual)
+    found["compare_to_baseline, each token"] = _against_each
+    found["integrated gradients, usual token"] = _integrated
+    found["one usual token at a time"] = _occlusion
+    found["random"] = lambda asked: jax.random.normal(jax.random.key(0), asked.tokens.shape[:2])
+    return found
+
+
+def _by_rules(rules: str, against: Callable[[Questions], jax.Array] | None = None) -> Method:
+    def explain(asked: Questions) -> jax.Array:
+        baseline = {} if against is None else {"baseline": against(asked)}
+        return jaxrel.relevance(asked.value, rules, **baseline)(asked.tokens).sum(-1)
+
+    return explain
+
+
+def _against_each(asked: Questions) -> jax.Array:
+    """The mean size of relevance against sequences of one and the same token."""
+
+    def against(token: jax.Array) -> jax.Array:
+        explain = jaxrel.relevance(asked.value, "compare_to_baseline", baseline=token)
+        return jnp.abs(explain(asked.tokens).sum(-1))
+
+    return jax.lax.map(against, asked.others).mean(0)
+
+
+def _integrated(asked: Questions) -> jax.Array:
+    gradient = jaxrel.relevance(asked.value, "gradient")
+    return jaxrel.integrated(gradient, asked.usual, 24)(asked.tokens).sum(-1)
+
+
+def _occlusion(asked: Questions) -> jax.Array:
+    """What changes where one token is the usual one."""
+    x = asked.tokens
+
+    def without(place: jax.Array) -> jax.Array:
+        return asked.value(x) - asked.value(x.at[:, place].set(asked.usual))
+
+    return jax.lax.map(without, jnp.arange(x.shape[1])).T
