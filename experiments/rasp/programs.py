@@ -100,9 +100,10 @@ def _is(rasp: Any, *tokens: Any) -> Any:
     return rasp.numerical(rasp.Map(lambda t: float(t in tokens), rasp.tokens))
 
 
+NEXT = {"a": "b", "b": "c", "c": "a"}
 DIGITS = (1, 2, 3, 4, 5)
 PROGRAMS = (
-    Program("next letter", "none", lambda r, lib: r.Map({"a": "b", "b": "c", "c": "a"}.get, r.tokens)),
+    Program("next letter", "none", lambda r, lib: r.Map(NEXT.get, r.tokens)),
     Program("is it a", "none", lambda r, lib: r.Map(lambda t: t == "a", r.tokens)),
     Program("is it a or b", "none", lambda r, lib: r.Map(lambda t: t in "ab", r.tokens)),
     Program("reverse", "positions", lambda r, lib: lib.make_reverse(r.tokens)),
@@ -110,7 +111,7 @@ PROGRAMS = (
     Program("shift by 2", "positions", lambda r, lib: lib.shift_by(2, r.tokens)),
     Program("first token", "positions", lambda r, lib: _first(r)),
     Program("reverse, next letter", "positions", lambda r, lib: r.Map(
-        {"a": "b", "b": "c", "c": "a"}.get, lib.make_reverse(r.tokens))),
+        NEXT.get, lib.make_reverse(r.tokens))),
     Program("same as reversed", "positions", lambda r, lib: r.SequenceMap(
         lambda a, b: a == b, r.tokens, lib.make_reverse(r.tokens))),
     Program("both this and last", "positions", lambda r, lib: r.SequenceMap(
@@ -134,5 +135,5 @@ PROGRAMS = (
         r.tokens, r.tokens), DIGITS, 4, True),
     Program("sort", "values", lambda r, lib: lib.make_sort(
         r.tokens, r.tokens, max_seq_len=4, min_key=1), (1, 2, 3), 4),
-    Program("sort by frequency", "values", lambda r, lib: lib.make_sort_freq(4), ("a", "b", "c"), 4),
+    Program("sort by frequency", "values", lambda r, lib: lib.make_sort_freq(4), "abc", 4),
 )  # fmt: skip
