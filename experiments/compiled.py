@@ -85,7 +85,8 @@ def judge(program: Program, seed: int, many: int) -> tuple:
     sequences = program.sequences(seed, many)
     asked = ask(model, made, sequences, program.tokens)
     truth = np.concatenate([program.matters(made, sequence) for sequence in sequences])
-    told = truth.any(1) & ~truth.all(1)
+    said = [one for sequence in sequences for one in made(list(sequence))]
+    told = truth.any(1) & ~truth.all(1) & np.array([one is not None for one in said])
     scores = []
     for explain in METHODS.values():
         relevance = np.abs(jax.jit(lambda explain=explain: explain(asked))())[:, 1:]

@@ -23,7 +23,7 @@ class Questions(NamedTuple):
         tokens: (N, 1 + T, d) embeddings of the tokens, that of the beginning in front.
         usual: (d,) the mean embedding of the vocabulary.
         others: (V, d) that of each token of it.
-        value: What is explained.
+        value: What is explained; 0 where the program says nothing.
     """
 
     tokens: jax.Array
@@ -59,6 +59,8 @@ def ask(
     wanted = np.zeros((len(rows), length + 1, table.shape[1]), np.float32)
     for row, sequence in enumerate(sequences):
         for place, said in enumerate(program(list(sequence))):
+            if said is None:  # attention to nothing
+                continue
             wanted[row * length + place, place + 1, _unit(model, program, said)] = 1
 
     def forward(embedded: jax.Array) -> jax.Array:
@@ -87,7 +89,9 @@ def _unit(model: Any, program: Any, said: Any) -> int:
 def _check(model: Any, program: Any, sequences: Any, found: np.ndarray) -> None:
     said = np.array([program(list(sequence)) for sequence in sequences], object).ravel()
     categorical = any(label.startswith(f"{program.label}:") for label in model.residual_labels)
-    expected = np.ones(len(said)) if categorical else said.astype(float)
+    nothing = said == None  # noqa: E711 - element by element
+    said = np.where(nothing, 0, said)
+    expected = np.where(nothing, 0, 1) if categorical else said.astype(float)
     if np.abs(found - expected).max() > 0.05:
         raise ValueError(f"the transformer does not say what {program.label} does")
 
