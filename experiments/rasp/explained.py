@@ -21,13 +21,13 @@ class Questions(NamedTuple):
 
     Attributes:
         tokens: (N, 1 + T, d) embeddings of the tokens, that of the beginning in front.
-        usual: (d,) the mean embedding of the vocabulary.
-        others: (V, d) that of each token of it.
+        fresh: (d,) that of a token which occurs nowhere.
+        others: (V, d) that of each token of the vocabulary.
         value: What is explained; 0 where the program says nothing.
     """
 
     tokens: jax.Array
-    usual: jax.Array
+    fresh: jax.Array
     others: jax.Array
     value: Value
 
@@ -41,7 +41,7 @@ def ask(
         model: The transformer.
         program: The same for the interpreter.
         sequences: Of equal length.
-        tokens: The vocabulary.
+        tokens: The vocabulary, the fresh one last.
 
     Raises:
         ValueError: The transformer does not say what the interpreter says.
@@ -54,7 +54,7 @@ def ask(
     apart = hk.without_apply_rng(hk.transform(lambda ids: model.get_compiled_model().embed(ids)))
     table = np.asarray(model.params["token_embed"]["embeddings"])
     positions = apart.apply(model.params, ids) - table[ids]
-    others = table[np.array(encode([BOS, *tokens]))[1:]]
+    others = table[[encode([BOS, token])[1] for token in tokens]]
     rows = np.repeat(np.arange(len(sequences)), length)
     wanted = np.zeros((len(rows), length + 1, table.shape[1]), np.float32)
     for row, sequence in enumerate(sequences):
@@ -75,7 +75,7 @@ def ask(
 
     embedded = jnp.asarray(table[ids[rows]])
     _check(model, program, sequences, np.asarray(jax.jit(value)(embedded)))
-    return Questions(embedded, jnp.asarray(others.mean(0)), jnp.asarray(others), value)
+    return Questions(embedded, jnp.asarray(others[-1]), jnp.asarray(others), value)
 
 
 def _unit(model: Any, program: Any, said: Any) -> int:
@@ -101,14 +101,13 @@ Method = Callable[[Questions], jax.Array]
 
 
 def methods() -> dict[str, Method]:
-    """By name: rule sets, those against a usual token or every token, and what is no rule set."""
+    """By name: rule sets, those against a fresh token or every token, and two that are none."""
     plain = ("gradient", "lrp", "slope", "attn_lrp", "cp_lrp", "gim")
     found: dict[str, Method] = {name: _by_rules(name) for name in plain}
     for name in ("compare_to_baseline", "deeplift_rescale"):
-        found[f"{name}, usual token"] = _by_rules(name, lambda asked: asked.usual)
+        found[f"{name}, fresh token"] = _by_rules(name, lambda asked: asked.fresh)
     found["compare_to_baseline, each token"] = _against_each
-    found["integrated gradients, usual token"] = _integrated
-    found["one usual token at a time"] = _occlusion
+    found["integrated gradients, fresh token"] = _integrated
     found["random"] = lambda asked: jax.random.normal(jax.random.key(0), asked.tokens.shape[:2])
     return found
 
@@ -133,14 +132,4 @@ def _against_each(asked: Questions) -> jax.Array:
 
 def _integrated(asked: Questions) -> jax.Array:
     gradient = jaxrel.relevance(asked.value, "gradient")
-    return jaxrel.integrated(gradient, asked.usual, 24)(asked.tokens).sum(-1)
-
-
-def _occlusion(asked: Questions) -> jax.Array:
-    """What changes where one token is the usual one."""
-    x = asked.tokens
-
-    def without(place: jax.Array) -> jax.Array:
-        return asked.value(x) - asked.value(x.at[:, place].set(asked.usual))
-
-    return jax.lax.map(without, jnp.arange(x.shape[1])).T
+    return jaxrel.integrated(gradient, asked.fresh, 24)(asked.tokens).sum(-1)

@@ -1,7 +1,7 @@
 """Programs in RASP, and transformers with weights that compute them exactly (Lindner et al. 2023).
 
-The truth about an output is found by the interpreter: a token matters to it if another token in
-its place would change it.
+The truth about an output is found by the interpreter: a token matters to it if a fresh token, one
+that does not occur in the sequence, would change it in its place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Program:
         name: Of the program.
         needs: What it needs of attention: a class of programs.
         make: Builds it; tracr is imported no earlier.
-        tokens: Of the vocabulary.
+        tokens: The vocabulary; the last one is the fresh token, which no sequence has.
         length: Of the sequences.
         distinct: Whether no token may occur twice.
     """
@@ -32,27 +32,24 @@ class Program:
     name: str
     needs: str
     make: Callable[[Any, Any], Any]
-    tokens: Sequence[Any] = ("a", "b", "c")
+    tokens: Sequence[Any] = ("a", "b", "c", "d")
     length: int = 5
     distinct: bool = False
 
     def sequences(self, seed: int, many: int) -> list[list[Any]]:
         """Different sequences, drawn at random."""
         draw = itertools.permutations if self.distinct else _products
-        whole = list(draw(self.tokens, self.length))
+        whole = list(draw(self.tokens[:-1], self.length))
         rows = np.random.default_rng(seed).permutation(len(whole))[:many]
         return [list(whole[row]) for row in rows]
 
     def matters(self, program: Any, sequence: Sequence[Any]) -> np.ndarray:
-        """(outputs, tokens): whether another token in that place changes that output."""
+        """(outputs, tokens): whether the fresh token in that place changes that output."""
         usual = program(list(sequence))
         changed = np.zeros((len(sequence), len(sequence)), bool)
-        for place, token in itertools.product(range(len(sequence)), self.tokens):
-            other = [*sequence[:place], token, *sequence[place + 1 :]]
-            if self.distinct and len(set(other)) < len(other):
-                continue
-            pairs = zip(program(other), usual, strict=True)
-            changed[:, place] |= [not _same(a, b) for a, b in pairs]
+        for place in range(len(sequence)):
+            other = program([*sequence[:place], self.tokens[-1], *sequence[place + 1 :]])
+            changed[:, place] = [not _same(a, b) for a, b in zip(other, usual, strict=True)]
         return changed
 
 
@@ -89,19 +86,12 @@ def _first(rasp: Any) -> Any:
     return rasp.Aggregate(first, rasp.tokens)
 
 
-def _earlier(rasp: Any) -> Any:
-    """How often a token has come before, itself included."""
-    same = rasp.Select(rasp.tokens, rasp.tokens, rasp.Comparison.EQ)
-    before = rasp.Select(rasp.indices, rasp.indices, rasp.Comparison.LEQ)
-    return rasp.SelectorWidth(rasp.SelectorAnd(same, before))
-
-
 def _is(rasp: Any, *tokens: Any) -> Any:
     return rasp.numerical(rasp.Map(lambda t: float(t in tokens), rasp.tokens))
 
 
-NEXT = {"a": "b", "b": "c", "c": "a"}
-DIGITS = (1, 2, 3, 4, 5)
+NEXT = {"a": "b", "b": "c", "c": "d", "d": "a"}
+DIGITS = (1, 2, 3, 4, 5, 6)
 PROGRAMS = (
     Program("next letter", "none", lambda r, lib: r.Map(NEXT.get, r.tokens)),
     Program("is it a", "none", lambda r, lib: r.Map(lambda t: t == "a", r.tokens)),
@@ -119,14 +109,15 @@ PROGRAMS = (
     Program("same as first", "positions", lambda r, lib: r.SequenceMap(
         lambda a, b: a == b, r.tokens, _first(r))),
     Program("sum with first", "positions", lambda r, lib: r.SequenceMap(
-        lambda a, b: a + b, r.tokens, _first(r)), (1, 2, 3)),
+        lambda a, b: a + b, r.tokens, _first(r)), (1, 2, 3, 4)),
     Program("pattern ab", "positions", lambda r, lib: lib.detect_pattern(r.tokens, "ab")),
     Program("share of a before", "means", lambda r, lib: lib.make_frac_prevs(_is(r, "a"))),
     Program("share of a, b before", "means", lambda r, lib: lib.make_frac_prevs(_is(r, "a", "b"))),
     Program("balance of brackets", "means", lambda r, lib: lib.make_pair_balance(
-        r.tokens, "(", ")"), ("(", ")", "a")),
+        r.tokens, "(", ")"), ("(", ")", "a", "b")),
     Program("how often it occurs", "counts", lambda r, lib: lib.make_hist()),
-    Program("how often before", "counts", lambda r, lib: _earlier(r)),
+    Program("does it occur once", "counts", lambda r, lib: r.Map(
+        lambda n: n == 1, lib.make_hist())),
     Program("does it occur twice", "counts", lambda r, lib: r.Map(
         lambda n: n >= 2, lib.make_hist())),
     Program("how many a", "counts", lambda r, lib: lib.make_count(r.tokens, "a")),
@@ -134,6 +125,6 @@ PROGRAMS = (
     Program("sort, distinct", "values", lambda r, lib: lib.make_sort_unique(
         r.tokens, r.tokens), DIGITS, 4, True),
     Program("sort", "values", lambda r, lib: lib.make_sort(
-        r.tokens, r.tokens, max_seq_len=4, min_key=1), (1, 2, 3), 4),
-    Program("sort by frequency", "values", lambda r, lib: lib.make_sort_freq(4), "abc", 4),
+        r.tokens, r.tokens, max_seq_len=4, min_key=1), (1, 2, 3, 4), 4),
+    Program("sort by frequency", "values", lambda r, lib: lib.make_sort_freq(4), "abcd", 4),
 )  # fmt: skip
