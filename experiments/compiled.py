@@ -5,11 +5,11 @@
 
 24 programs in RASP are compiled by tracr (Lindner et al. 2023) to transformers that compute them
 exactly. The interpreter tells which tokens an output depends on, by putting a token that occurs
-nowhere in the place of each. A method is right about an output where it gives the tokens that matter more relevance
-(by size) than those that do not: the area under the ROC curve, averaged over outputs to which some
-tokens matter and some do not. Programs are told apart by what they need of attention: nothing,
-positions alone, means, counts, or values. `compiled.csv` has all numbers; `compiled.png` shows
-them.
+nowhere in the place of each. A method is right about an output where it gives the tokens that
+matter more relevance (by size) than those that do not: the area under the ROC curve, averaged over
+outputs to which some tokens matter and some do not. Programs are told apart by what they need of
+attention: nothing, positions alone, means, counts, or values. `compiled.csv` has all numbers;
+`compiled.png` shows them.
 """
 
 import argparse
