@@ -107,41 +107,43 @@ def subject(name: str, seed: int, pictures: int = 1500, epochs: int = 20) -> Sub
         Digits(*(part[rows] for part in others)) for rows in np.split(np.arange(pictures), [border])
     )
     network = NETWORKS[name]
-    variables = _trainer(network, epochs)(jax.random.key(seed), *map(jnp.asarray, train))
+    variables = _train(network, train, seed, epochs)
     right = np.asarray(jax.jit(network.apply)(variables, test.images)).argmax(-1) == test.labels
     return Subject(name, variables, choosing, test, float(right.mean()))
 
 
-@functools.cache
-def _trainer(network: nn.Module, epochs: int, batch: int = 50) -> Callable[..., Any]:
-    """A whole training as one program: Adam, the learning rate falling to 0 as a cosine."""
+def _train(network: nn.Module, digits: Digits, seed: int, epochs: int, batch: int = 50) -> Any:
+    """Train by Adam, the learning rate falling to 0 as a cosine."""
+    first, cells = jax.random.split(jax.random.key(seed))
+    steps = len(digits.labels) // batch * epochs
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
+    variables = network.init(first, digits.images[:1])
+    state = variables, optimizer.init(variables)
+    step = _step(network, optimizer.update)
+    rows = np.random.default_rng((seed, 3)).permuted(
+        np.tile(np.arange(len(digits.labels)), (epochs, 1)), axis=1
+    )
+    for number, chosen in enumerate(rows[:, : steps // epochs * batch].reshape(steps, batch)):
+        key = jax.random.fold_in(cells, number)
+        state = step(state, key, digits.images[chosen], digits.labels[chosen])
+    return state[0]
+
+
+def _step(network: nn.Module, update: Callable[..., Any]) -> Callable[..., Any]:
+    """A step of training, one program: a loop within XLA would run convolutions on one core."""
+
+    def loss(variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        logits = jnp.asarray(network.apply(variables, images))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     @jax.jit
-    def run(key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
-        steps = len(labels) // batch
-        optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, epochs * steps))
-        first, order, cells = jax.random.split(key, 3)
-        variables = network.init(first, images[:1])
+    def step(state: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
+        variables, memory = state
+        slope = jax.grad(loss)(variables, without_cells(key, images), labels)
+        updates, memory = update(slope, memory)
+        return optax.apply_updates(variables, updates), memory
 
-        def loss(variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-            logits = jnp.asarray(network.apply(variables, images))
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-        def step(state: Any, drawn: Any) -> Any:
-            variables, memory = state
-            rows, key = drawn
-            slope = jax.grad(loss)(variables, without_cells(key, images[rows]), labels[rows])
-            updates, memory = optimizer.update(slope, memory)
-            return (optax.apply_updates(variables, updates), memory), None
-
-        shuffled = jax.vmap(lambda k: jax.random.permutation(k, len(labels)))(
-            jax.random.split(order, epochs)
-        )
-        rows = shuffled[:, : steps * batch].reshape(epochs * steps, batch)
-        keys = jax.random.split(cells, epochs * steps)
-        return jax.lax.scan(step, (variables, optimizer.init(variables)), (rows, keys))[0][0]
-
-    return run
+    return step
 
 
 def without_cells(key: jax.Array, images: jax.Array) -> jax.Array:
