@@ -87,6 +87,7 @@ def judge(program: Program, seed: int, many: int) -> tuple:
     truth = np.concatenate([program.matters(made, sequence) for sequence in sequences])
     said = [one for sequence in sequences for one in made(list(sequence))]
     told = truth.any(1) & ~truth.all(1) & np.array([one is not None for one in said])
+    told &= asked.right
     scores = []
     for explain in METHODS.values():
         relevance = np.abs(jax.jit(lambda explain=explain: explain(asked))())[:, 1:]

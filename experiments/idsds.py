@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"--seeds: expected a positive number, got {options.seeds}")
     output = records.folder(options.output)
     seeds = range(1 if options.quick else options.seeds)
-    pictures, epochs = (150, 3) if options.quick else (1500, 20)
+    pictures, epochs = (150, 3) if options.quick else (1500, 10)
     rows, accuracies = [], {}
     for name in networks:
         found: list[tuple[Scores, Scores]] = []

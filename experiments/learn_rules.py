@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _seed(network: str, seed: int, quick: bool) -> tuple[Scores, Scores, dict[str, Any]]:
     """Scores of presets when choosing and on the test, learned rules beside; what was learned."""
-    on = subject(network, seed, *((150, 3) if quick else (1500, 20)))
+    on = subject(network, seed, *((150, 3) if quick else (1500, 10)))
     chosen, test = scores(on)
     lost, unseen = (drops(network)(on.variables, digits) for digits in (on.choosing, on.test))
     numbers = {}

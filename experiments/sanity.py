@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"--seeds: expected a positive number, got {options.seeds}")
     output = records.folder(options.output)
     seeds = 1 if options.quick else options.seeds
-    size = (150, 3) if options.quick else (450, 20)
+    size = (150, 3) if options.quick else (450, 10)
     found: dict[str, list[Any]] = {name: [] for name in METHODS}
     for seed in range(seeds):
         on = subject(NETWORK, seed, *size)

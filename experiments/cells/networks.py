@@ -92,7 +92,7 @@ def drops(name: str) -> Callable[[Any, Digits], jax.Array]:
     )
 
 
-def subject(name: str, seed: int, pictures: int = 1500, epochs: int = 20) -> Subject:
+def subject(name: str, seed: int, pictures: int = 1500, epochs: int = 10) -> Subject:
     """Train a network on those of 5000 digits that are not held out.
 
     Args:
