@@ -126,5 +126,6 @@ PROGRAMS = (
         r.tokens, r.tokens), DIGITS, 4, True),
     Program("sort", "values", lambda r, lib: lib.make_sort(
         r.tokens, r.tokens, max_seq_len=4, min_key=1), (1, 2, 3, 4), 4),
-    Program("sort by frequency", "values", lambda r, lib: lib.make_sort_freq(4), "abcd", 4),
+    Program("sort downwards", "values", lambda r, lib: lib.make_sort_unique(
+        r.tokens, r.Map(lambda t: -t, r.tokens)), DIGITS, 4, True),
 )  # fmt: skip
