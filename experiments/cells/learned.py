@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jaxrel
@@ -84,25 +85,29 @@ HANDS: dict[str, tuple[Callable[..., jax.Array], Mapping[str, Any]]] = {
 
 @functools.cache
 def learner(network: str, hand: str) -> Callable[[Any, Digits, jax.Array, jax.Array], Numbers]:
-    """A whole learning as one program, of variables, digits, their drops and a key."""
+    """Learning, of variables, digits, their drops and a key; a step of it is one program."""
     explain, start = HANDS[hand]
     optimizer = optax.adam(RATE)
 
+    def loss(numbers: Numbers, variables: Any, some: Digits, lost: jax.Array) -> jax.Array:
+        fun = label_logit(network, variables, jnp.asarray(some.labels))
+        relevance = explain(numbers, fun, jnp.asarray(some.images))
+        return -metrics.surrogate(relevance, lost, GRID).mean()
+
     @jax.jit
+    def step(state: Any, *of: Any) -> Any:
+        numbers, memory = state
+        updates, memory = optimizer.update(jax.grad(loss)(numbers, *of), memory)
+        return optax.apply_updates(numbers, updates), memory
+
     def learn(variables: Any, digits: Digits, lost: jax.Array, key: jax.Array) -> Numbers:
-        def loss(numbers: Numbers, rows: jax.Array) -> jax.Array:
-            fun = label_logit(network, variables, jnp.asarray(digits.labels)[rows])
-            relevance = explain(numbers, fun, jnp.asarray(digits.images)[rows])
-            return -metrics.surrogate(relevance, lost[rows], GRID).mean()
-
-        def step(state: Any, rows: jax.Array) -> Any:
-            numbers, memory = state
-            updates, memory = optimizer.update(jax.grad(loss)(numbers, rows), memory)
-            return (optax.apply_updates(numbers, updates), memory), None
-
         numbers = {key: jnp.asarray(value) for key, value in start.items()}
-        rows = jax.random.randint(key, (STEPS, BATCH), 0, len(digits.labels))
-        return jax.lax.scan(step, (numbers, optimizer.init(numbers)), rows)[0][0]
+        state = numbers, optimizer.init(numbers)
+        drawn = jax.random.randint(key, (STEPS, BATCH), 0, len(digits.labels))
+        for rows in np.asarray(drawn):
+            some = Digits(digits.images[rows], digits.labels[rows])
+            state = step(state, variables, some, lost[rows])
+        return state[0]
 
     return learn
 

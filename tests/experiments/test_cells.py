@@ -51,10 +51,12 @@ def test_the_best_preset_is_chosen_on_other_pictures():
     np.testing.assert_allclose(over["over integrated gradients, standard error"], 0, atol=1e-12)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("hand", learned.HANDS)
 def test_learning_finds_what_the_relevance_should_be(hand, monkeypatch):
     """Drops that are the relevance of some numbers: learning brings the maps nearer to them."""
-    monkeypatch.setattr(learned, "STEPS", 20)
+    monkeypatch.setattr(learned, "STEPS", 10)
+    monkeypatch.setattr(learned, "BATCH", 10)
     variables = NETWORKS["cnn"].init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     images = jax.random.uniform(jax.random.key(1), (20, 28, 28, 1))
     digits = Digits(images, np.arange(20, dtype=np.int32) % 10)
