@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from experiments import command
 from experiments.data import records
@@ -110,7 +111,7 @@ def report(rows: Sequence[tuple]) -> str:
     )
 
 
-def draw(rows: Sequence[tuple]) -> pyplot.Figure:
+def draw(rows: Sequence[tuple]) -> Figure:
     """A table in colours: programs by methods."""
     scores = np.array([row[3:] for row in rows])
     figure, axes = pyplot.subplots(figsize=(10, 1.8 + 0.3 * len(rows)), layout="constrained")

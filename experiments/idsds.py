@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from experiments import command
 from experiments.cells.explained import methods
@@ -113,7 +114,7 @@ def _score(network: str, method: str) -> Callable[[Any, Digits, jax.Array], jax.
 
     @jax.jit
     def score(variables: Any, digits: Digits, lost: jax.Array) -> jax.Array:
-        fun = label_logit(network, variables, digits.labels)
+        fun = label_logit(network, variables, jnp.asarray(digits.labels))
         relevance = METHODS[method](fun, jnp.asarray(digits.images))
         return metrics.spearman(metrics.part_sums(relevance, GRID), lost)
 
@@ -165,7 +166,7 @@ def report(rows: Sequence[tuple]) -> str:
     return "\n".join(lines)
 
 
-def draw(rows: Sequence[tuple], networks: Sequence[str]) -> pyplot.Figure:
+def draw(rows: Sequence[tuple], networks: Sequence[str]) -> Figure:
     """A panel for each network, a bar for each method."""
     figure, panels = pyplot.subplots(
         1, len(networks), figsize=(4.6 * len(networks), 6.4), layout="constrained", squeeze=False

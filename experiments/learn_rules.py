@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from experiments import command
 from experiments.cells.learned import HANDS, LAYERS, learner, score
@@ -132,7 +133,7 @@ def report(rows: Sequence[tuple]) -> str:
     )
 
 
-def draw(rows: Sequence[tuple]) -> pyplot.Figure:
+def draw(rows: Sequence[tuple]) -> Figure:
     """A panel for each network, a bar for each way."""
     figure, panels = pyplot.subplots(
         1, len(NETWORKS), figsize=(9.4, 2.8), layout="constrained", squeeze=False, sharex=True

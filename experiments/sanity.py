@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from experiments import command
 from experiments.cells.explained import methods
@@ -131,8 +132,14 @@ def judge(method: str) -> Callable[[Any, Any, Digits, jax.Array], Any]:
 
 def _row(name: str, results: Sequence[Any]) -> Row:
     signed, absolute, richer, other = (np.array(part) for part in zip(*results, strict=True))
-    curves = (tuple(map(float, curve.mean(0)[1:])) for curve in (signed, absolute))
-    return Row(name, *curves, float(signed[:, -1].std()), float(richer.mean()), float(other.mean()))
+    return Row(
+        name,
+        tuple(map(float, signed.mean(0)[1:])),
+        tuple(map(float, absolute.mean(0)[1:])),
+        float(signed[:, -1].std()),
+        float(richer.mean()),
+        float(other.mean()),
+    )
 
 
 def _write(output: Any, rows: Sequence[Row], seeds: int, quick: bool) -> None:
@@ -163,7 +170,7 @@ def report(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def draw(rows: Sequence[Row]) -> pyplot.Figure:
+def draw(rows: Sequence[Row]) -> Figure:
     """Curves from the trained network to one that has learned nothing."""
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 5), layout="constrained", sharey=True)
     figure.suptitle("Maps against those of the trained network, as layers forget what they learned")

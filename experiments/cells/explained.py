@@ -39,8 +39,8 @@ def methods(low: float = 0.0, high: float = 1.0) -> dict[str, Explain]:
 
 def by_rules(rules: jaxrel.RuleSet, against_black: bool = False) -> Explain:
     """The relevance of a rule set."""
-    baseline = {"baseline": 0.0} if against_black else {}
-    return lambda fun, x: jaxrel.relevance(fun, rules, **baseline)(x)
+    baseline = 0.0 if against_black else None
+    return lambda fun, x: jaxrel.relevance(fun, rules, baseline=baseline)(x)
 
 
 def integrated_gradients(fun: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

@@ -73,8 +73,8 @@ def mixture(numbers: Numbers, fun: Callable[[jax.Array], jax.Array], x: jax.Arra
     return jnp.tensordot(jax.nn.softmax(numbers["weights"]), jnp.stack(maps), 1)
 
 
-_START = dict.fromkeys(LAYERS, -1.0)
-_SIGNS = {f"{layer} negative": 0.0 for layer in LAYERS}
+_START: dict[str, Any] = {layer: -1.0 for layer in LAYERS}
+_SIGNS: dict[str, Any] = {f"{layer} negative": 0.0 for layer in LAYERS}
 HANDS: dict[str, tuple[Callable[..., jax.Array], Mapping[str, Any]]] = {
     "a gamma by layer": (one_map(gammas), _START),
     "gammas by layer and sign": (one_map(two_gammas), _START | _SIGNS),

@@ -118,8 +118,8 @@ def methods() -> dict[str, Method]:
 
 def _by_rules(rules: str, against: Callable[[Questions], jax.Array] | None = None) -> Method:
     def explain(asked: Questions) -> jax.Array:
-        baseline = {} if against is None else {"baseline": against(asked)}
-        return jaxrel.relevance(asked.value, rules, **baseline)(asked.tokens).sum(-1)
+        baseline = None if against is None else against(asked)
+        return jaxrel.relevance(asked.value, rules, baseline=baseline)(asked.tokens).sum(-1)
 
     return explain
 

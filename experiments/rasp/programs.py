@@ -60,8 +60,8 @@ def compiled(program: Program) -> tuple[Any, Any]:
         ImportError: tracr is not installed.
     """
     try:
-        from tracr.compiler import compiling, lib
-        from tracr.rasp import rasp
+        from tracr.compiler import compiling, lib  # type: ignore[import-not-found]
+        from tracr.rasp import rasp  # type: ignore[import-not-found]
     except ImportError as error:
         raise ImportError(
             'programs are compiled by tracr: pip install "jaxrel[compiled]"'
