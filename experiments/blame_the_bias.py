@@ -49,18 +49,6 @@ COLORS = {
 QUANTILES = (5, 50, 95, 100)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("blame_the_bias", __doc__)
@@ -315,6 +303,8 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

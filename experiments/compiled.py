@@ -33,18 +33,6 @@ SEQUENCES = 24
 COLUMNS = ("program", "needs", "outputs", *METHODS)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("compiled", __doc__)
@@ -126,6 +114,8 @@ def draw(rows: Sequence[tuple]) -> Figure:
     figure.colorbar(image, ax=axes, label="area under the ROC curve")
     return figure
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -35,18 +35,6 @@ from experiments.data import records
 INK = {"blue": "#4477aa", "red": "#cc4455", "yellow": "#ccaa33", "green": "#228833", "grey": "0.45"}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`, 1 if a claim does not hold.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("consistency", __doc__)
@@ -266,6 +254,8 @@ def _panels(count: int, height: float, **options: Any) -> tuple[Figure, list[Axe
         panel.spines[["top", "right"]].set_visible(False)
     return figure, list(axes)
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

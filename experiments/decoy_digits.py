@@ -20,7 +20,7 @@ import argparse
 import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,18 +94,6 @@ class Data(NamedTuple):
     test: Decoyed
     telling: np.ndarray
     inverted: np.ndarray
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -282,6 +270,8 @@ def _write(folder: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -
     print(text)
     print(f"wrote {folder}/decoy_digits.csv, .md and .png")
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     jax.config.update("jax_compilation_cache_dir", str(animals.default_cache() / "compiled"))

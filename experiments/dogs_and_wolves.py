@@ -24,7 +24,6 @@ work: `--share 0/2` and `--share 1/2`, then a last call without it, which writes
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +37,6 @@ from experiments.backgrounds.recipes import Recipe
 
 EPOCHS = 10
 _QUICK = ("plain", "oracle", "composites", recipes.BEST.name, "zplus:outside_share")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -189,6 +176,8 @@ def _write(folder: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -
     print(text)
     print(f"wrote {folder}/dogs_and_wolves.csv, .md, .png and _construction.png")
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     jax.config.update("jax_compilation_cache_dir", str(animals.default_cache() / "compiled"))

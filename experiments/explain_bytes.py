@@ -84,18 +84,6 @@ class Judgement(NamedTuple):
     last: float
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser(
@@ -286,6 +274,8 @@ def _judge_all(variables: Any, types: Sequence[str], output: Path) -> None:
         left_out=left_out,
     )
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

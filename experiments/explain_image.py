@@ -40,18 +40,6 @@ _BOXED = {
 _DOTS_PER_INCH = 150  # so that a pixel of a heatmap is about one of the PNG
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser(
@@ -215,6 +203,8 @@ def _line(title: str, values: np.ndarray) -> str:
     """Format one number per picture under a common width."""
     return f"  {title:26s}" + "".join(f"{value:12.4g}" for value in values)
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

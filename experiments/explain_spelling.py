@@ -45,18 +45,6 @@ _EACH, _EACH_QUICKLY = 250, 10
 _CELL = 0.24  # inches: a letter or phoneme of the picture
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser(
@@ -204,6 +192,8 @@ def _judge_all(variables: Any, output: Path, each: int) -> None:
         ],
     )
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

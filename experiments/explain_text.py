@@ -63,18 +63,6 @@ class Answer(NamedTuple):
     pairs: np.ndarray
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("explain_text", __doc__)
@@ -254,6 +242,8 @@ def _image(axes: Axes, values: np.ndarray) -> None:
     image = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axes.figure.colorbar(image, ax=axes)
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -37,18 +37,6 @@ Scores = dict[str, np.ndarray]
 """Of each method, (pictures,)."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("idsds", __doc__)
@@ -185,6 +173,8 @@ def draw(rows: Sequence[tuple], networks: Sequence[str]) -> Figure:
 
 _COLORS: Mapping[str, str] = {**dict.fromkeys(RIVALS, "#ccbb44"), "random": "#bbbbbb"}
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -39,18 +39,6 @@ COLUMNS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("learn_rules", __doc__)
@@ -152,6 +140,8 @@ def draw(rows: Sequence[tuple]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     return figure
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

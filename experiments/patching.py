@@ -21,7 +21,7 @@ the mean of all positions, of which one moves) is computed, by some forward pass
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -43,18 +43,6 @@ CLEAN, CORRUPT, THIRD = (
 LAST = f"layer_{LAYERS - 1}"
 COMPONENTS = [f"layer_{k}/{kind}" for k in range(LAYERS) for kind in ("attention", "mlp")]
 Values = Mapping[str, jax.Array]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -246,6 +234,8 @@ def scores(estimate: np.ndarray, effects: np.ndarray) -> tuple[float, float, flo
     error = float(np.linalg.norm(estimate - effects) / np.linalg.norm(effects))
     return found[0], found[1], found[2], error
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -57,18 +57,6 @@ class Row(NamedTuple):
     other_class: float
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the experiment.
-
-    Args:
-        arguments: The command line without the program's name; by default the process's own.
-
-    Returns:
-        The exit code, as of `command.run`.
-    """
-    return command.run(_parser(), _run, arguments)
-
-
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("sanity", __doc__)
@@ -193,6 +181,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize=8)
     return figure
 
+
+main = command.main(_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

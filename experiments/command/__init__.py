@@ -58,30 +58,34 @@ def rule_sets(text: str) -> dict[str, jaxrel.RuleSet]:
     return {name: jaxrel.rulesets.preset(name) for name in names("--rules", text)}
 
 
-def run(
-    parsed_by: argparse.ArgumentParser,
+def main(
+    parser_of: Callable[[], argparse.ArgumentParser],
     act: Callable[[argparse.Namespace], int | None],
-    arguments: Sequence[str] | None,
-) -> int:
-    """Does what a command line asks.
+) -> Callable[..., int]:
+    """Makes the `main` of an experiment.
 
     Args:
-        parsed_by: Its parser.
+        parser_of: Makes its parser.
         act: Runs the experiment; raises `OSError`, `ValueError`, `ImportError` or a
             `jaxrel.RuleError` where the impossible is asked, before the slow part.
-        arguments: The command line without the program's name; by default the process's own.
 
     Returns:
-        The exit code: act's, 0 if it has none; 2 after one line on stderr that says what is
+        A function of the command line without the program's name, by default the process's own. It
+        returns the exit code: act's, 0 if it has none; 2 after one line on stderr that says what is
         wrong; 130 where the user interrupts.
     """
-    options = parsed_by.parse_args(arguments)
-    name = parsed_by.prog.rpartition(".")[-1]
-    try:
-        return act(options) or 0
-    except (ImportError, OSError, ValueError, jaxrel.RuleError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
+
+    def run(arguments: Sequence[str] | None = None) -> int:
+        parsed_by = parser_of()
+        options = parsed_by.parse_args(arguments)
+        name = parsed_by.prog.rpartition(".")[-1]
+        try:
+            return act(options) or 0
+        except (ImportError, OSError, ValueError, jaxrel.RuleError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted", file=sys.stderr)
+            return 130
+
+    return run
