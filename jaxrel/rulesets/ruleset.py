@@ -13,9 +13,9 @@ import jax
 
 from .._plan.steps import Step
 from .._show.tables import Sheet
-from ..errors import shown
+from ..errors import did_you_mean, shown
 from ..rules import ByDegree, Detach, Gradient, PathIntegral, Rule, RuleFunction, Slope
-from . import hints
+from . import hints, interchange, words
 from .matching import First, Kind, Match, kinds_of, specificity
 
 # Mappings are invariant in their keys: to a type checker {"a": rule} is no Mapping[Match, ...].
@@ -132,6 +132,59 @@ class RuleSet:
                 best, rank, index = rule, found, k
         return best, index
 
+    def to_dict(self) -> dict[str, Any]:
+        """This rule set as plain data that ``json.dumps`` takes: every rule, every override.
+
+        Returns:
+          For each kind of step ``{"rule": name, hyper-parameter: number, ...}``, pairs of match and
+          rule under ``"overrides"``, and the flags.
+
+        Raises:
+          TypeError: a rule is a function or a class of one's own, or a number is traced.
+        """
+        made = {kind: interchange.written_rule(kind, getattr(self, kind)) for kind in _ROWS}
+        pairs = [
+            [interchange.written_match(match), interchange.written_rule(match, rule)]
+            for match, rule in self.overrides
+        ]
+        return {**made, "overrides": pairs, **{flag: getattr(self, flag) for flag in _FLAGS}}
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> RuleSet:
+        """The rule set that :meth:`to_dict` wrote; what it does not mention is as by default.
+
+        Args:
+          written: what :meth:`to_dict` returned, or ``json.loads`` made of it.
+
+        Raises:
+          TypeError: it is no mapping, or a rule or match in it is none.
+          ValueError: there is no such kind of step, rule or hyper-parameter.
+        """
+        if not isinstance(written, Mapping):
+            raise TypeError(
+                f"from_dict: expected what to_dict returns, got {type(written).__name__}"
+                f"{'; json.loads makes it of text.' if isinstance(written, str) else '.'}"
+            )
+        known = (*_ROWS, "overrides", *_FLAGS)
+        for name in written:
+            if name not in known:
+                raise ValueError(
+                    f"from_dict: a rule set has no {name!r}{did_you_mean(str(name), known)}"
+                )
+        rows = {k: interchange.read_rule(k, written[k]) for k in _ROWS if k in written}
+        pairs = tuple(map(interchange.read_override, written.get("overrides", ())))
+        return cls(**rows, overrides=pairs, **{k: written[k] for k in _FLAGS if k in written})
+
+    def describe(self) -> str:
+        """What this rule set does, in words: a line for each kind of step and for each override."""
+        lines = [words.line(kind, getattr(self, kind)) for kind in _ROWS]
+        lines += [words.line(match, rule) for match, rule in self.overrides]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """The call that makes it: code, in the names of jaxrel (``RuleSet``, ``rules`` ...)."""
+        return interchange.code(self, _DEFAULTS)
+
     def __str__(self) -> str:
         """A table: kind or match, rule."""
         return self._sheet().text()
@@ -145,7 +198,9 @@ class RuleSet:
         return Sheet((), [(name, describe(rule)) for name, rule in rows])
 
 
-_ROWS = tuple(field.name for field in dataclasses.fields(RuleSet))[:-4]
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(RuleSet) if f.name != "overrides"}
+_FLAGS = ("fold", "parts", "optional")
+_ROWS = tuple(name for name in _DEFAULTS if name not in _FLAGS)
 
 
 def describe(rule: RuleFunction | None) -> str:
