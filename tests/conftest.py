@@ -9,10 +9,11 @@
   asks for the fixture `default_precision`.
 
 `--full` runs every combination of rules, models and dtypes. Without it those marked `full` by
-`tests.covering` are left out, and of a test with many cases an eighth runs, drawn once and for all.
+`tests.covering` are left out, and of a test with many cases a twelfth runs, drawn once and for all.
 A test that is to run on all of its cases has the mark `every_case`.
 """
 
+import gc
 import os
 import zlib
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def _sample(items: list[pytest.Item]) -> set[pytest.Item]:
     kept: set[pytest.Item] = set()
     for cases in tests.values():
         whole = cases[0].get_closest_marker("every_case")
-        count = len(cases) if whole else max(2, -(-len(cases) // 8))
+        count = len(cases) if whole else -(-len(cases) // 12)
         kept.update(sorted(cases, key=lambda item: zlib.crc32(item.nodeid.encode()))[:count])
     return kept
 
@@ -71,3 +72,12 @@ def default_precision() -> Iterator[None]:
     """JAX as users have it by default: 32-bit types."""
     with jax.enable_x64(False):
         yield
+
+
+@pytest.fixture
+def little_garbage() -> Iterator[None]:
+    """What earlier tests left is not looked through again: to collect garbage takes no time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -76,6 +76,7 @@ CALLS = {
 }
 
 
+@pytest.mark.usefixtures("little_garbage")
 @pytest.mark.parametrize("name", CALLS)
 def test_nothing_leaks(name):
     """Checking takes long: it looks for every tracer of every trace."""
@@ -84,6 +85,7 @@ def test_nothing_leaks(name):
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("little_garbage")
 def test_nothing_leaks_within_other_traces():
     explain = CALLS["relevance"]
     by_scan = lambda x: lax.scan(lambda c, x: (c, explain(x[None])), 0, x)[1]  # noqa: E731

@@ -201,6 +201,7 @@ def _explain_with(weights) -> None:
         explain(x)
 
 
+@pytest.mark.usefixtures("little_garbage")
 def test_nothing_outlives_its_explanation() -> None:
     weights = jnp.full((4, 4), 0.3)
     _explain_with(weights)

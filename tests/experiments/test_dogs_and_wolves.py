@@ -163,6 +163,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(data, tmp_path):
     assert judge.validate(resumed, data) == judge.validate(unbroken, data)
 
 
+@pytest.mark.full
 def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(animals, "fetch", lambda cache: cache)
     monkeypatch.setattr(animals, "load", lambda wheel: silhouettes(240))
