@@ -209,6 +209,7 @@ def test_methods_are_left_as_they_were():
     assert before == (Net.__call__, JittedMethod.__dict__["__call__"], eqx.nn.Linear.__call__)
 
 
+@pytest.mark.usefixtures("little_garbage")
 def test_nothing_traced_is_kept():
     with jax.checking_leaks():
         assert paths(eqx.filter_jit(lambda model, x: model(x)), NET, X) == EXPECTED
