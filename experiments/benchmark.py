@@ -103,7 +103,7 @@ def measure(
         `memory` in bytes, `seconds`.
     """
     times = []
-    for _ in range(2 if compiled else 3):
+    for _ in range(2 if compiled else 5):
         jax.clear_caches()
         gc.collect()
         start = time.process_time()

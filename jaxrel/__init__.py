@@ -13,7 +13,6 @@ from . import errors
 from . import rules as rules
 from . import rulesets as rulesets
 from ._call.multipliers import with_multipliers as with_multipliers
-from .api import linear_map as linear_map
 from .api import relevance as relevance
 from .api import relevance_vjp as relevance_vjp
 from .api import rewrite as rewrite
@@ -31,6 +30,7 @@ from .errors import UnusedMatchWarning as UnusedMatchWarning
 from .inside import Graph as Graph
 from .inside import capture as capture
 from .inside import graph as graph
+from .inside import linear_map as linear_map
 from .rules.numerics import Stabilizer as Stabilizer
 from .rulesets import First as First
 from .rulesets import Kind as Kind

@@ -14,9 +14,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 
 from ._call.arguments import Arguments, check_function
 from ._call.averages import count
@@ -24,6 +22,7 @@ from ._call.multipliers import RelevanceFunction, with_multipliers
 from ._execute.evaluate import evaluate
 from ._execute.explanation import trace
 from ._execute.inside import read_inside
+from ._execute.leaves import beside_leaves
 from ._execute.pullback import Asked, pull
 from ._plan.steps import Step
 from ._plan.table import Table
@@ -48,6 +47,7 @@ def relevance(
     through: Mapping[str, Any] | None = None,
     direct: bool = False,
     parallel: bool = True,
+    leaves: int | Sequence[int] = (),
 ) -> RelevanceFunction:
     """Returns a function that explains the value of ``fun`` by its arguments.
 
@@ -99,6 +99,10 @@ def relevance(
       direct: only what passes no other place of ``at`` counts.
       parallel: False: what passes beside the places of ``through`` (skip connections) is cut, as
         far as the loop or call that they stand in goes.
+      leaves: which of ``argnums`` are leaves, such as parameters, at which relevance ends. The
+        rules explain ``fun`` by its other explained arguments (where all are leaves, by all other
+        arguments of floats), for which parameters are weights; and a parameter w that meets a has
+        R = w a m, not halved between the two: what of the value passes each weight.
 
     Returns:
       A function with the signature of ``fun`` that returns the relevance of the argument (a tuple
@@ -116,8 +120,9 @@ def relevance(
       TypeError: explained arguments or the value are not floats; ``rules`` is no rule set;
         ``baseline`` is another tree.
       ValueError: ``argnums`` out of range; no such preset; shapes of ``baseline`` do not fit;
-        ``biases`` with a baseline, where constants cancel; ``chunk`` is less than 1; no such place,
-        or one that no relevance arrives at; a mask does not fit.
+        ``biases`` with a baseline, where constants cancel; ``leaves`` with a baseline, or that are
+        not among ``argnums``; ``chunk`` is less than 1; no such place, or one that no relevance
+        arrives at; a mask does not fit.
       RuleError: a rule has no formula with a baseline, or none without.
       UnsupportedPrimitive: a step on an explained value has no rule.
 
@@ -133,7 +138,7 @@ def relevance(
     """
     check_function("relevance", fun)
     inside = read_inside(at, through, direct, parallel)
-    asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside)
+    asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside, leaves)
 
     @functools.wraps(fun)
     def relevance_fun(*args: Any, **kwargs: Any) -> Any:
@@ -166,11 +171,12 @@ def value_and_relevance(
     through: Mapping[str, Any] | None = None,
     direct: bool = False,
     parallel: bool = True,
+    leaves: int | Sequence[int] = (),
 ) -> Callable[..., Any]:
     """Like :func:`relevance`, and like ``jax.value_and_grad``: the value comes with it.
 
     Args:
-      fun, rules, argnums, baseline, biases, has_aux, chunk, at, through, direct, parallel:
+      fun, rules, argnums, baseline, biases, has_aux, chunk, at, through, direct, parallel, leaves:
         as for :func:`relevance`.
 
     Returns:
@@ -182,7 +188,7 @@ def value_and_relevance(
     """
     check_function("value_and_relevance", fun)
     inside = read_inside(at, through, direct, parallel)
-    asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside)
+    asked = Asked(_rules(rules, baseline), has_aux, baseline, biases, _chunk(chunk), inside, leaves)
 
     @functools.wraps(fun)
     def value_and_relevance_fun(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -200,6 +206,8 @@ def _explained(
     multiples: bool = False,
 ) -> tuple[Any, Any]:
     """What a function returns, and the relevances (with ``multiples`` multipliers) asked for."""
+    if asked.leaves != ():
+        return beside_leaves(fun, args, kwargs, argnums, asked, multiples)
     call, asked = asked.call(fun, args, kwargs, argnums)
     out, pullback = pull(call, asked, multiples)
     value = out[0] if asked.has_aux else out
@@ -253,56 +261,6 @@ def relevance_vjp(
         return pullback(m).of(call, asked)
 
     return (out[0], relevances, out[1]) if has_aux else (out, relevances)
-
-
-def linear_map(
-    fun: Callable[..., Any],
-    rules: Rules = "cp_lrp",
-    argnums: int | Sequence[int] = 0,
-    *,
-    chunk: int = 1,
-) -> Callable[..., tuple[Any, Any]]:
-    """Returns a function for the linear map that a network is at its input: f(x) = W x + c.
-
-    A row of W is the multiplier of one output. With rules that take gates, weights of attention and
-    scales of norms for constants, and nonlinearities for slopes through 0 (``"cp_lrp"``), c is what
-    the constants make, and 0 without any.
-
-    Args:
-      fun, rules, argnums: as for :func:`relevance`.
-      chunk: how many rows are computed at once, by one forward pass for all.
-
-    Returns:
-      A function with the signature of ``fun`` that returns ``(W, c)``: what ``jax.jacobian`` gives,
-      in its tree and shapes (those of the output, then those of x), and c = f(x) - W x in the
-      output's shape.
-
-    Raises:
-      TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
-      RuleError: relevance of the first layer's rule is no multiple of x.
-    """
-    check_function("linear_map", fun)
-    asked, rows = Asked(_rules(rules, None)), count("linear_map", chunk=chunk)
-
-    @functools.wraps(fun)
-    def mapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        call = Arguments(fun, args, kwargs, argnums)
-        out, pullback = pull(call, asked, multiples=True)
-
-        def row(k: jax.Array) -> list[Any]:
-            one = (jnp.arange(out.size) == k).astype(out.dtype)
-            return jax.tree.leaves(pullback(one.reshape(out.shape)).arguments)
-
-        found = lax.map(row, jnp.arange(out.size), batch_size=rows)
-        found = [w.reshape(*out.shape, *w.shape[1:]) for w in found]
-        made = [_times(w, x) for w, x in zip(found, call.leaves, strict=True)]
-        return call.select(call.restore(found)), out - sum(made)
-
-    return mapped
-
-
-def _times(w: jax.Array, x: jax.Array) -> jax.Array:
-    return jnp.tensordot(w, x, x.ndim, precision=lax.Precision.HIGHEST)
 
 
 def rewrite(

@@ -1,4 +1,4 @@
-"""Inside a function: the values at places, and the graph of what places hand to each other."""
+"""Inside a function: the values at places, the graph of what they hand on, its linear map at x."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ._call.arguments import Arguments, check_function
 from ._call.averages import count
@@ -18,7 +19,7 @@ from ._execute.evaluate import evaluate
 from ._execute.explanation import explain, trace
 from ._execute.inside import read_inside
 from ._execute.places import Marked, places
-from ._execute.pullback import Asked
+from ._execute.pullback import Asked, pull
 from ._show.tables import Sheet
 from .api import Rules, default_rules
 from .errors import shown
@@ -68,6 +69,56 @@ def capture(fun: Callable[..., Any], at: str | Sequence[str]) -> Callable[..., A
         return output.restore(out), found.named(taps.caught)
 
     return captured
+
+
+def linear_map(
+    fun: Callable[..., Any],
+    rules: Rules = "cp_lrp",
+    argnums: int | Sequence[int] = 0,
+    *,
+    chunk: int = 1,
+) -> Callable[..., tuple[Any, Any]]:
+    """Returns a function for the linear map that a network is at its input: f(x) = W x + c.
+
+    A row of W is the multiplier of one output. With rules that take gates, weights of attention and
+    scales of norms for constants, and nonlinearities for slopes through 0 (``"cp_lrp"``), c is what
+    the constants make, and 0 without any.
+
+    Args:
+      fun, rules, argnums: as for :func:`relevance`.
+      chunk: how many rows are computed at once, by one forward pass for all.
+
+    Returns:
+      A function with the signature of ``fun`` that returns ``(W, c)``: what ``jax.jacobian`` gives,
+      in its tree and shapes (those of the output, then those of x), and c = f(x) - W x in the
+      output's shape.
+
+    Raises:
+      TypeError, ValueError, UnsupportedPrimitive: as :func:`relevance`.
+      RuleError: relevance of the first layer's rule is no multiple of x.
+    """
+    check_function("linear_map", fun)
+    asked, rows = Asked(preset(default_rules(rules))), count("linear_map", chunk=chunk)
+
+    @functools.wraps(fun)
+    def mapped(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        call = Arguments(fun, args, kwargs, argnums)
+        out, pullback = pull(call, asked, multiples=True)
+
+        def row(k: jax.Array) -> list[Any]:
+            one = (jnp.arange(out.size) == k).astype(out.dtype)
+            return jax.tree.leaves(pullback(one.reshape(out.shape)).arguments)
+
+        found = lax.map(row, jnp.arange(out.size), batch_size=rows)
+        found = [w.reshape(*out.shape, *w.shape[1:]) for w in found]
+        made = [_times(w, x) for w, x in zip(found, call.leaves, strict=True)]
+        return call.select(call.restore(found)), out - sum(made)
+
+    return mapped
+
+
+def _times(w: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.tensordot(w, x, x.ndim, precision=lax.Precision.HIGHEST)
 
 
 @dataclasses.dataclass(frozen=True)

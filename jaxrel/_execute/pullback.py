@@ -32,6 +32,7 @@ class Asked:
         not the arguments'.
       chunk: how many of many references at once.
       inside: places and masks.
+      leaves: which of the explained arguments are leaves.
     """
 
     rules: RuleSet
@@ -40,6 +41,7 @@ class Asked:
     biases: bool | str = False
     chunk: int = 1
     inside: Inside = NOTHING
+    leaves: int | Sequence[int] = ()
 
     def __post_init__(self):
         """Checks that there are biases to explain."""
