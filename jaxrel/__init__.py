@@ -86,8 +86,7 @@ _LAZY = ("metrics", "plot", "training")
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
-    hint = errors.did_you_mean(name, __all__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+    raise errors.no_attribute(__name__, name)
 
 
 def __dir__() -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ._call.arguments import Arguments, check_function
+from ._call.arguments import Arguments, check_function, check_multiplier
 from ._call.averages import count
 from ._call.multipliers import RelevanceFunction, with_multipliers
 from ._execute.evaluate import evaluate
@@ -258,6 +258,7 @@ def relevance_vjp(
     out, pullback = pull(call, asked)
 
     def relevances(m: Any) -> Any:
+        check_multiplier(m, out[0] if has_aux else out)
         return pullback(m).of(call, asked)
 
     return (out[0], relevances, out[1]) if has_aux else (out, relevances)

@@ -167,6 +167,8 @@ def smooth(
     def smooth_fun(*args: Any, **kwargs: Any) -> Any:
         call = _call(relevance_fn, varied, args, kwargs)
         scales = leaves_like(call, sigma, "smooth: sigma")
+        if isinstance(sigma, int | float) and not sigma >= 0:
+            raise ValueError(f"smooth: sigma >= 0 is needed, a standard deviation; got {sigma}.")
         if relative is not False:
             axes = None if relative is True else relative
             pairs = zip(scales, call.leaves, strict=True)

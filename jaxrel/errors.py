@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import pathlib
 import sys
 import warnings
@@ -64,6 +65,27 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about a misspelt name: a question, or a full stop."""
     found = nearest(name, known)
     return f"; did you mean {found!r}?" if found else "."
+
+
+def no_attribute(door: str, name: str) -> AttributeError:
+    """What is raised where a module is asked for a name that it has not.
+
+    Args:
+      door: the module, ``jaxrel`` or one of its public parts.
+      name: what it is asked for; where another part has it, that is said.
+    """
+    known = vars(sys.modules[door])["__all__"]
+    hint = did_you_mean(name, known)
+    if not name.startswith("_"):
+        others = [(p, word) for p in _DOORS for word in vars(importlib.import_module(p))["__all__"]]
+        exact = [f"{part}.{word}" for part, word in others if word == name]
+        alike = [f"{part}.{word}" for part, word in others if word.lower() == name.lower()]
+        found = exact or (alike if hint == "." else [])
+        hint = f"; did you mean {found[0]}?" if found else hint
+    return AttributeError(f"module {door!r} has no attribute {name!r}{hint}")
+
+
+_DOORS = ("jaxrel", "jaxrel.rules", "jaxrel.rulesets", "jaxrel.metrics", "jaxrel.training")
 
 
 def shown(value: object, letters: int = 120) -> str:

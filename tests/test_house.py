@@ -18,7 +18,7 @@ BELOW = {  # what each room may import, besides itself
     "errors": set(),
     "_show": set(),
     "_plan": {"_compat", "errors", "_show"},
-    "rules": {"_compat"},
+    "rules": {"_compat", "errors"},
     "rulesets": {"_compat", "errors", "_plan", "_show", "rules"},
     "_call": {"_compat", "errors"},
     "_execute": {"_compat", "errors", "_call", "_plan", "rules", "rulesets"},
@@ -27,7 +27,7 @@ BELOW = {  # what each room may import, besides itself
 BELOW["api"] = {*BELOW}
 BELOW["around"] = {"_compat", "_call"}
 BELOW["audit"] = BELOW["inside"] = BELOW["verify"] = {*BELOW}
-BELOW["training"] = {"_compat", "_call", "api", "rulesets", "rules"}
+BELOW["training"] = {"_compat", "errors", "_call", "api", "rulesets", "rules"}
 BELOW["metrics"] = {"_compat", "errors", "_call", "_execute", "rules", "training"}
 
 

@@ -107,11 +107,21 @@ def check_function(name: str, fun: Any) -> None:
     Raises:
       TypeError: in ``name`` 's name, it is not.
     """
+    if _is_model_class(fun):
+        raise TypeError(
+            f"{name}: {fun.__name__} is the class of a model, not a model; make one: "
+            f"{fun.__name__}(...)."
+        )
     if not callable(fun):
         raise TypeError(
             f"{name}: expected a function, got {type(fun).__name__}: {shown(fun)}. It is called as "
             f"{_CALLS.get(name, f'{name}(fun, rules)(x)')}."
         )
+
+
+def _is_model_class(fun: Any) -> bool:
+    """Tells whether calling it makes a model, which is called in its turn."""
+    return isinstance(fun, type) and any("__call__" in vars(base) for base in fun.__mro__)
 
 
 _CALLS = {
@@ -157,15 +167,17 @@ def _check_leaf(leaf: Any, where: str, name: str) -> None:
     try:
         dtype = jnp.result_type(leaf)
     except TypeError:
+        meant = f" Rules are given by name: rules={leaf!r}." if isinstance(leaf, str) else ""
         raise TypeError(
             f"relevance of {name}: {where} is of type {type(leaf).__name__}; only arrays of floats "
-            "can be explained."
+            f"can be explained.{meant}"
         ) from None
     if jnp.issubdtype(dtype, jnp.complexfloating):
         way_out = "Explain its real and imaginary parts, two real arguments."
     elif not jnp.issubdtype(dtype, jnp.floating):
         way_out = (
-            'Explain what is looked up with it, a float: at="**/Embed_0" (the layer\'s path) with '
+            "A picture is made floats by x.astype(jnp.float32). Of a token explain what is looked "
+            'up with it, a float: at="**/Embed_0" (the layer\'s path) with '
             "argnums=()."
         )
     else:
@@ -174,6 +186,19 @@ def _check_leaf(leaf: Any, where: str, name: str) -> None:
         f"relevance of {name}: {where} has dtype {dtype}; relevance needs real floating point "
         f"inputs. {way_out}"
     )
+
+
+def check_multiplier(m: Any, value: jax.Array) -> None:
+    """Checks what a pullback is called with.
+
+    Raises:
+      ValueError: it has not the value's shape.
+    """
+    if jnp.shape(m) != value.shape:
+        raise ValueError(
+            f"pullback: the value has shape {value.shape}, its multiplier {jnp.shape(m)}; "
+            "jnp.ones_like(value) explains all of it."
+        )
 
 
 class SplitOutput:

@@ -16,6 +16,7 @@ from .._call.baseline import Baseline, read_baseline
 from .._call.layers import leaf_paths
 from .._call.modules import named_modules, own_scope
 from .._call.sown import sown_names
+from .._call.unready import told_apart
 from .._plan import Plan, build_plan
 from .._plan.layers import placed
 from .._plan.places import Marks
@@ -76,7 +77,12 @@ def trace(
 
     sown = contextlib.nullcontext() if marks is None else sown_names()
     given = jax.tree.leaves((call.args, call.kwargs))
-    with sown, _compat.under_mesh(given), named_modules(call.fun, call.args) as models:
+    with (
+        told_apart(call.fun),
+        sown,
+        _compat.under_mesh(given),
+        named_modules(call.fun, call.args) as models,
+    ):
         jaxpr = jax.make_jaxpr(run)(*call.leaves)
     marks = None if marks is None else marks.among(_compat.open_jaxpr(jaxpr)[1], names)
 

@@ -24,6 +24,9 @@ drawn by an explicit key or handed in as an array.
     similarity        Pearson, Spearman, SSIM
 """
 
+import typing
+
+from .. import errors
 from .axioms import completeness as completeness
 from .axioms import implementation_invariance as implementation_invariance
 from .axioms import input_invariance as input_invariance
@@ -143,3 +146,9 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if not typing.TYPE_CHECKING:  # to a type checker every name would be known
+
+    def __getattr__(name: str) -> object:
+        raise errors.no_attribute(__name__, name)

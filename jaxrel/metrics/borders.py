@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._call.averages import count
+from .._call.checked import checked
 from ..rules.numerics import wide
 
 Function = Callable[[jax.Array], jax.Array]
@@ -25,13 +26,16 @@ def batch(name: str, x: Any) -> jax.Array:
     """``x`` as an array with at least one example, and something of each.
 
     Raises:
+      TypeError: it is a function.
       ValueError: it has no axis beside that of the examples, or no element.
     """
+    if callable(x):
+        raise TypeError(f"{name}: expected an array, (N, ...), got {type(x).__name__}.")
     x = jnp.asarray(x)
-    said = _said(f"{name}: expected examples in front, (N, ...) with N > 0, got shape {x.shape}.")
-    chex.assert_rank(x, set(range(2, 33)), **said)
+    said = f"{name}: expected examples in front, (N, ...) with N > 0, got shape {x.shape}."
+    checked(said, chex.assert_rank, x, set(range(2, 33)))
     for axis in range(x.ndim):
-        chex.assert_axis_dimension_gt(x, axis, 0, **said)
+        checked(said, chex.assert_axis_dimension_gt, x, axis, 0)
     return x
 
 
@@ -43,8 +47,8 @@ def relevances(name: str, relevance: Any) -> jax.Array:
       TypeError: it is complex.
     """
     relevance = batch(name, relevance)
-    said = _said(f"{name}: expected real numbers, got {relevance.dtype}.", TypeError)
-    chex.assert_equal(jnp.iscomplexobj(relevance), False, **said)
+    said = f"{name}: expected real numbers, got {relevance.dtype}."
+    checked(said, chex.assert_equal, jnp.iscomplexobj(relevance), False, error=TypeError)
     floats = jnp.issubdtype(relevance.dtype, jnp.floating)
     return wide(relevance) if floats else relevance.astype(jnp.float32)
 
@@ -59,12 +63,11 @@ def features(x: jax.Array, relevance: Any) -> jax.Array:
     shape = relevance.shape
     while shape[-1] == 1 and len(shape) > 2 and shape != x.shape[: len(shape)]:
         shape = shape[:-1]  # summed over channels, which were kept as an axis
-    said = f"expected that of x, {x.shape}, or that without last axes (or 1 there) summed over"
-    chex.assert_equal(
-        shape,
-        x.shape[: len(shape)],
-        **_said(f"relevance: {said}, got shape {relevance.shape}."),
+    said = (
+        f"relevance: expected that of x, {x.shape}, or that without last axes (or 1 there) summed "
+        f"over, got shape {relevance.shape}."
     )
+    checked(said, chex.assert_equal, shape, x.shape[: len(shape)])
     return relevance.reshape(shape)
 
 
@@ -74,7 +77,7 @@ def same_shape(first: str, a: jax.Array, second: str, b: jax.Array) -> None:
     Raises:
       ValueError: they have not.
     """
-    chex.assert_equal_shape([a, b], **_said(f"{first} {a.shape} and {second} {b.shape} differ."))
+    checked(f"{first} {a.shape} and {second} {b.shape} differ.", chex.assert_equal_shape, [a, b])
 
 
 def with_shape(name: str, x: Any, shape: Sequence[int | None], means: str) -> jax.Array:
@@ -91,9 +94,8 @@ def with_shape(name: str, x: Any, shape: Sequence[int | None], means: str) -> ja
     """
     x = jnp.asarray(x)
     expected = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
-    chex.assert_shape(
-        x, tuple(shape), **_said(f"{name}: expected {expected}, {means}, got shape {x.shape}.")
-    )
+    said = f"{name}: expected {expected}, {means}, got shape {x.shape}."
+    checked(said, chex.assert_shape, x, tuple(shape))
     return x
 
 
@@ -104,8 +106,8 @@ def broadcast(name: str, value: Any, x: jax.Array, what: str = "x") -> jax.Array
       ValueError: it does not broadcast to it.
     """
     value = jnp.asarray(value)
-    said = _said(f"{name}: {value.shape} does not broadcast to {what}, {x.shape}.")
-    chex.assert_is_broadcastable(value.shape, x.shape, **said)
+    said = f"{name}: {value.shape} does not broadcast to {what}, {x.shape}."
+    checked(said, chex.assert_is_broadcastable, value.shape, x.shape)
     return jnp.broadcast_to(value, x.shape)
 
 
@@ -127,14 +129,11 @@ def values(fun: Function, x: jax.Array) -> jax.Array:
     """
     function("fun", fun, "fun(x)")
     found = jnp.asarray(fun(x))
-    chex.assert_shape(
-        found,
-        (len(x),),
-        **_said(
-            f"fun: expected one number for each of the {len(x)} examples, shape ({len(x)},), got "
-            f"{found.shape}. Choose a class: lambda x: logits(x)[:, 3]."
-        ),
+    said = (
+        f"fun: expected one number for each of the {len(x)} examples, shape ({len(x)},), got "
+        f"{found.shape}. Choose a class: lambda x: logits(x)[:, 3]."
     )
+    checked(said, chex.assert_shape, found, (len(x),))
     return wide(found) if jnp.issubdtype(found.dtype, jnp.floating) else found.astype(jnp.float32)
 
 
@@ -147,7 +146,7 @@ def explained(explain: Callable[..., jax.Array], x: jax.Array, *more: Any) -> ja
     function("explain", explain, "explain(x)")
     found = relevances("explain", explain(x, *more))
     said = f"explain: expected {len(x)} examples as in x, got shape {found.shape}."
-    chex.assert_axis_dimension(found, 0, len(x), **_said(said))
+    checked(said, chex.assert_axis_dimension, found, 0, len(x))
     return flat(found)
 
 
@@ -184,12 +183,3 @@ def poisoned(result: jax.Array, *by: jax.Array) -> jax.Array:
     """
     bad = functools.reduce(jnp.logical_or, [jnp.isnan(flat(b)).any(1) for b in by])
     return jnp.where(bad.reshape(-1, *(1 for _ in result.shape[1:])), jnp.nan, result)
-
-
-def _said(message: str, error: type[Exception] = ValueError) -> dict[str, Any]:
-    """How a check of chex says what is wrong."""
-    return {
-        "custom_message": message.replace("{", "{{").replace("}", "}}"),
-        "include_default_message": False,
-        "exception_type": error,
-    }

@@ -26,6 +26,7 @@ import numpy as np
 
 from .. import _compat
 from .._call.averages import count
+from .._call.checked import checked
 from . import borders
 
 Patch = int | Sequence[int] | np.ndarray | jax.Array | None
@@ -214,12 +215,10 @@ def _segments(x: jax.Array, patch: Any) -> np.ndarray:
             "patch: expected an int, ints, or an array of segment numbers from 0, got "
             f"{ids.dtype} of shape {ids.shape}."
         )
-    chex.assert_equal(
-        ids.ndim > 1 and ids.shape[0] in (1, len(x)) and ids.shape[1:] == x.shape[1 : ids.ndim],
-        True,
-        custom_message=f"patch: segments {ids.shape} do not fit x {x.shape}; expected (1 or N, "
-        "...) with the first axes of x.",
-        include_default_message=False,
-        exception_type=ValueError,
+    said = (
+        f"patch: segments {ids.shape} do not fit x {x.shape}; expected (1 or N, ...) with the "
+        "first axes of x."
     )
+    fits = ids.shape[:1] in ((1,), (len(x),)) and ids.shape[1:] == x.shape[1 : ids.ndim]
+    checked(said, chex.assert_equal, ids.ndim > 1 and fits, True)
     return ids.astype(np.int32)

@@ -19,6 +19,9 @@ into a new figure where they are not, so that nothing is drawn over. matplotlib 
 imported by the first picture: ``pip install "jaxrel[plot]"``. Words need it for a PNG only.
 """
 
+import typing
+
+from .. import errors
 from .graphs import graph as graph
 from .images import grid as grid
 from .images import heatmap as heatmap
@@ -40,3 +43,9 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if not typing.TYPE_CHECKING:  # to a type checker every name would be known
+
+    def __getattr__(name: str) -> object:
+        raise errors.no_attribute(__name__, name)

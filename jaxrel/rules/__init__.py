@@ -4,6 +4,9 @@ Every rule is in one file of its kind, 3 to 12 lines; :mod:`jaxrel.rules.base` t
 :mod:`jaxrel.rules.view` what it sees.
 """
 
+import typing
+
+from .. import errors
 from .base import Detach as Detach
 from .base import Gradient as Gradient
 from .base import Rule as Rule
@@ -93,3 +96,9 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if not typing.TYPE_CHECKING:  # to a type checker every name would be known
+
+    def __getattr__(name: str) -> object:
+        raise errors.no_attribute(__name__, name)

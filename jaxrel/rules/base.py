@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-from .numerics import NO_POLE, check_number, far, finite, register
+from .numerics import NO_POLE, check_number, check_type, far, finite, register
 from .view import View
 
 
@@ -86,7 +86,9 @@ class Rule:
         return False
 
     def __post_init__(self):
-        """Checks what hyper-parameters there are that are Python numbers."""
+        """Checks that hyper-parameters are numbers, and what there are that are Python's."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            check_type(self, field.name, field.default)
         for name in ("eps", "blip"):
             if hasattr(self, name):
                 check_number(self, name, 0, NO_POLE)

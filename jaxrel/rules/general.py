@@ -55,6 +55,7 @@ class PathIntegral(Rule):
 
     def __post_init__(self):
         """Checks that there are points."""
+        super().__post_init__()
         check_number(self, "order", 1, "it is how many points the quadrature has")
 
     def __call__(self, view: View, m: Any, /) -> Any:

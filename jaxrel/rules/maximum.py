@@ -151,6 +151,7 @@ class SoftmaxLimit(MaximumRule):
 
     def __post_init__(self):
         """Checks the sign of beta."""
+        super().__post_init__()
         check_number(self, "beta", 0, "below 0 the soft maximum is a minimum")
 
     def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:

@@ -187,6 +187,7 @@ class BetaSmooth(Rule):
 
     def __post_init__(self):
         """Checks the sign of beta."""
+        super().__post_init__()
         check_number(self, "beta", 0, "below 0 it passes what relu stops")
 
     def __call__(self, view: View, m: Any, /) -> Any:

@@ -66,6 +66,24 @@ def check_number(rule: Any, name: str, low: float, why: str) -> None:
         raise ValueError(f"{type(rule).__name__}: {name} >= {low:g} is needed, got {value}: {why}.")
 
 
+def check_type(rule: Any, name: str, default: Any) -> None:
+    """Refuses what is no number, where by default there is one; arrays and stabilisers pass.
+
+    Raises:
+      TypeError: it is text, nothing, a list; or a part of a number where whole ones count.
+    """
+    value = getattr(rule, name)
+    whole = type(default) is int
+    if whole and not hasattr(value, "__index__"):
+        raise TypeError(f"{type(rule).__name__}: {name} is a whole number, not {value!r}.")
+    number = isinstance(value, int | float | Stabilizer) or hasattr(value, "dtype")
+    if isinstance(default, float) and not number:
+        raise TypeError(
+            f"{type(rule).__name__}: {name} is a number, such as {default:g}, not {value!r} of "
+            f"type {type(value).__name__}."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Stabilizer:
     """S(z): z moved away from 0, so that something can be divided by it.
@@ -86,7 +104,8 @@ class Stabilizer:
     mode: str = "add"
 
     def __post_init__(self):
-        """Checks the mode, and the sign of eps."""
+        """Checks the mode, and the type and sign of eps."""
+        check_type(self, "eps", 1e-6)
         check_number(self, "eps", 0, NO_POLE)
         if self.mode not in ("add", "clip", "rms"):
             raise ValueError(f"Stabilizer: mode is add, clip or rms, not {self.mode!r}.")

@@ -34,6 +34,7 @@ class Tempered(Rule):
 
     def __post_init__(self):
         """Checks that logits can be divided by it."""
+        super().__post_init__()
         check_number(self, "temperature", 1e-6, "logits are divided by it")
 
     def is_gradient(self, homogeneous: bool, variant: str) -> bool:

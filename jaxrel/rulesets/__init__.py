@@ -11,6 +11,9 @@ means its defaults.
     assign      the rule of every step of a plan
 """
 
+import typing
+
+from .. import errors
 from . import presets as presets
 from .matching import First as First
 from .matching import Kind as Kind
@@ -23,3 +26,9 @@ __all__ += presets.__all__
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if not typing.TYPE_CHECKING:  # to a type checker every name would be known
+
+    def __getattr__(name: str) -> object:
+        raise errors.no_attribute(__name__, name)

@@ -78,6 +78,13 @@ def for_rule(given: Any) -> str:
     return "."
 
 
+def for_row(name: str, rows: Iterable[str]) -> str:
+    """The end of a message about a row that no rule set has."""
+    if name in VARIANTS:
+        return f'; a variant overrides: RuleSet(...) | {{Kind("{name}"): rule}}.'
+    return did_you_mean(name, rows)
+
+
 def for_unused(match: Any, names: Iterable[str], paths: Iterable[str]) -> str:
     """The end of a message about a match that matched nothing.
 

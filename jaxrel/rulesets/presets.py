@@ -341,7 +341,9 @@ def preset(rules: RuleSet | str) -> RuleSet:
     try:
         return _PRESETS[rules]()
     except TypeError as error:
-        raise TypeError(f"Preset {rules!r} has no defaults: {error}.") from None
+        raise TypeError(
+            f"Preset {rules!r} has no defaults: {error}; call it, rulesets.{rules}(...)."
+        ) from None
 
 
 def _elsewhere(name: str) -> str:

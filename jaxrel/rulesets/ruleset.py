@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import jax
 
@@ -68,6 +68,12 @@ class RuleSet:
     parts: bool = False
     optional: int = 0
 
+    def __new__(cls, *args: Any, **rows: Any) -> Self:
+        """Says what is meant by a row that is none, before Python says less."""
+        for name in set(rows) - set(_DEFAULTS) - {"overrides"}:
+            raise TypeError(f"RuleSet: there is no row {name!r}{hints.for_row(name, _DEFAULTS)}")
+        return super().__new__(cls)
+
     def __post_init__(self):
         """Checks that each rule suits its row."""
         for kind in _ROWS:
@@ -107,7 +113,10 @@ class RuleSet:
                 "every kind of step: rules | dict(other.overrides) takes another's overrides."
             )
         if not isinstance(overrides, Mapping):
-            return NotImplemented
+            raise TypeError(
+                "A rule set is overridden by a mapping, rules | {match: rule}; got "
+                f"{type(overrides).__name__}."
+            )
         kept = [k for k, (match, _) in enumerate(self.overrides) if match not in overrides]
         merged = (*(self.overrides[k] for k in kept), *overrides.items())
         optional = sum(k < self.optional for k in kept)

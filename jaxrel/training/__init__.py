@@ -20,6 +20,9 @@ square cannot be small while the background matters. Its absolute value can stay
 because parts of it cancel, and so it punishes what does no harm.
 """
 
+import typing
+
+from .. import errors
 from .loss import Outcome as Outcome
 from .loss import accumulate as accumulate
 from .loss import margin as margin
@@ -73,3 +76,9 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if not typing.TYPE_CHECKING:  # to a type checker every name would be known
+
+    def __getattr__(name: str) -> object:
+        raise errors.no_attribute(__name__, name)

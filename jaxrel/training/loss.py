@@ -29,12 +29,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from .. import _compat
 from .._call.arguments import check_function
+from .._call.checked import checked
 from ..api import Rules, rewrite, value_and_relevance
 from ..rulesets.presets import preset
 from .penalties import in_mask_share, outside_sum
@@ -201,11 +203,11 @@ def _without_unknown(values: jax.Array, known: jax.Array) -> jax.Array:
 
 
 def _check_examples(name: str, value: jax.Array, x: jax.Array) -> None:
-    if jnp.shape(value) != (len(x),):
-        raise ValueError(
-            f"{name}: expected one number for each of the {len(x)} examples, shape ({len(x)},), "
-            f"got {jnp.shape(value)}."
-        )
+    said = (
+        f"{name}: expected one number for each of the {len(x)} examples, shape ({len(x)},), "
+        f"got {jnp.shape(value)}."
+    )
+    checked(said, chex.assert_shape, value, (len(x),))
 
 
 def accumulate(

@@ -31,9 +31,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
+from .._call.checked import checked
 from ..rules.numerics import divide, wide
 
 
@@ -208,17 +210,14 @@ def _outside(relevance: jax.Array, mask: Any) -> jax.Array:
 def _checked(relevance: jax.Array, mask: Any) -> jax.Array:
     """The mask in the relevance's shape and dtype."""
     mask = jnp.asarray(mask)
-    if relevance.ndim < 2:
-        raise ValueError(f"relevance: expected a leading axis of examples, got {relevance.shape}.")
-    try:
-        fits = jnp.broadcast_shapes(mask.shape, relevance.shape) == relevance.shape
-    except ValueError:
-        fits = False
-    if not fits or mask.ndim != relevance.ndim:
-        raise ValueError(
-            f"mask: {mask.shape} does not broadcast to the relevance, {relevance.shape}; "
-            "give it as many axes, 1 where it is the same along an axis."
-        )
+    said = f"relevance: expected a leading axis of examples, got {relevance.shape}."
+    checked(said, chex.assert_rank, relevance, set(range(2, 33)))
+    said = (
+        f"mask: {mask.shape} does not broadcast to the relevance, {relevance.shape}; "
+        "give it as many axes, 1 where it is the same along an axis."
+    )
+    checked(said, chex.assert_equal_rank, [mask, relevance])
+    checked(said, chex.assert_is_broadcastable, mask.shape, relevance.shape)
     return jnp.broadcast_to(mask.astype(relevance.dtype), relevance.shape)
 
 

@@ -151,7 +151,7 @@ def test_overrides_that_do_not_suit(match, rule, words):
 
 
 def test_an_override_is_a_mapping():
-    with pytest.raises(TypeError, match="unsupported operand"):
+    with pytest.raises(TypeError, match="overridden by a mapping"):
         RuleSet() | [("tanh", r.Slope())]
 
 

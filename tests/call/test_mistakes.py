@@ -7,15 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxrel
 from jaxrel import (
     First,
     Kind,
     RuleSet,
+    Stabilizer,
     audit,
+    capture,
     expected,
+    graph,
     integrated,
+    linear_map,
+    metrics,
+    plot,
     relevance,
     relevance_vjp,
     rewrite,
@@ -23,6 +30,7 @@ from jaxrel import (
     rulesets,
     smooth,
     summary,
+    training,
     value_and_relevance,
     verify,
     with_multipliers,
@@ -354,3 +362,165 @@ def test_shapes_are_enough_for_a_summary():
         shapes, jax.ShapeDtypeStruct(W.shape, W.dtype)
     )
     assert len(table) == 1
+
+
+# ------------------------------------------------------------------------------- sixty, as a table
+
+PICTURES = jnp.ones((2, 4, 4, 3))
+SINGLE = X.astype(jnp.float32)
+MASKS = jnp.ones((2, 4, 4, 1))
+
+
+class Trained(nnx.Module):
+    """A model in training mode, as it is made."""
+
+    def __init__(self, rate: float = 0.0):
+        """Makes its layers; without a rate the first has statistics."""
+        rngs = nnx.Rngs(0)
+        self.layer = nnx.Dropout(rate, rngs=rngs) if rate else nnx.BatchNorm(3, rngs=rngs)
+
+    def __call__(self, x):
+        """Runs it."""
+        return jnp.tanh(self.layer(x))
+
+
+CLOSED_OVER = Trained()
+
+
+def of_batch_norm(x):
+    layer = nn.BatchNorm(use_running_average=False)
+    return layer.apply({"params": {}, "batch_stats": {"mean": x[0], "var": x[0]}}, x)
+
+
+def of_dropout(x):
+    return nn.Dropout(0.5, deterministic=False).apply({}, x)
+
+
+def logits(x):
+    return x.mean((1, 2))
+
+
+def loss(params, x):
+    return logits(x)
+
+
+PENALIZED = training.relevance_loss(loss, None, training.outside_share)
+TABLE = {  # what is done, and the words that tell the way out
+    "a model in training mode": (lambda: relevance(Trained())(SINGLE), "model.eval() of nnx"),
+    "nnx dropout": (lambda: relevance(Trained(0.5))(X), "Trained cannot be explained as it is"),
+    "a model closed over": (
+        lambda: relevance(lambda x: CLOSED_OVER(x))(SINGLE), "model.eval() of nnx"),
+    "linen's BatchNorm": (lambda: relevance(of_batch_norm)(X), "use_running_average=True"),
+    "linen's dropout": (lambda: relevance(of_dropout)(X), "deterministic=True"),
+    "a linen module": (lambda: relevance(Model())(X), "lambda x: model.apply(variables, x)"),
+    "the class of a model": (lambda: relevance(Trained), "make one: Trained(...)"),
+    "a call's result": (lambda: relevance(network(X)), "relevance(fun, rules)(x)"),
+    "rules before the function": (lambda: relevance("slope", network), "relevance(fun, rules)(x)"),
+    "x by name": (lambda: relevance(network)(x=X), "only those can be explained"),
+    "argnums": (lambda: relevance(network, argnums=1)(X), "1 is out of range"),
+    "argnums by name": (lambda: relevance(network, argnums="x")(X), "a sequence of ints"),
+    "rules as an argument": (lambda: relevance_vjp(network, X, "slope"), "rules='slope'"),
+    "a pullback's multiplier": (
+        lambda: relevance_vjp(network, X)[1](jnp.ones(4)), "jnp.ones_like(value)"),
+    "pictures of integers": (
+        lambda: relevance(logits)(np.ones((2, 4, 4, 3), np.uint8)), "x.astype(jnp.float32)"),
+    "a keyword": (lambda: relevance(network, ruleset="slope"), "Did you mean 'rules'"),
+    "a row": (lambda: RuleSet(matmull=rules.ZPlus()), "did you mean 'matmul'?"),
+    "a variant as a row": (lambda: RuleSet(conv=rules.ZPlus()), 'RuleSet(...) | {Kind("conv")'),
+    "a rule of another kind": (lambda: RuleSet(matmul=rules.Half()), "for product steps only"),
+    "the match First as a rule": (lambda: RuleSet(product=First()), "That is a match"),
+    "overrides in a list": (lambda: RuleSet() | [("a", rules.Pass())], "{match: rule}"),
+    "a position": (lambda: First("first"), '"conv", "dense" or nothing'),
+    "no bounds": (lambda: relevance(network, "epsilon_gamma_box"), "rulesets.epsilon_gamma_box("),
+    "one bound": (lambda: rulesets.deep_taylor(0.0), "give both low and high, or neither"),
+    "alpha and beta": (lambda: rules.AlphaBeta(2, 2), "as alpha=2, beta=1 does"),
+    "beta and alpha": (lambda: rules.AlphaBeta(1, 2), "as alpha=2, beta=1 does"),
+    "eps below 0": (lambda: rules.Epsilon(-1e-6), "eps >= 0 is needed"),
+    "eps as text": (lambda: rules.Epsilon("1e-6"), "eps is a number, such as 1e-06"),
+    "no gamma": (lambda: rules.Gamma(None), "gamma is a number, such as 0.25"),
+    "beta in a list": (lambda: rules.SoftmaxLimit([1.0]), "beta is a number"),
+    "a temperature as text": (lambda: rules.Tempered("2"), "temperature is a number"),
+    "a preset's eps as text": (lambda: rulesets.epsilon("small"), "eps is a number"),
+    "a stabiliser of text": (lambda: Stabilizer("1e-6"), "eps is a number"),
+    "half a point": (lambda: rules.PathIntegral(2.5), "order is a whole number"),
+    "a stabiliser's mode": (lambda: Stabilizer(1e-6, "rsm"), "add, clip or rms"),
+    "a box upside down": (lambda: rules.ZBox(1, 0), "low <= x <= high"),
+    "sigma below 0": (lambda: smooth(R, KEY, -0.1)(X), "sigma >= 0 is needed"),
+    "sigma as text": (lambda: smooth(R, KEY, "0.1")(X), "sigma: expected an array"),
+    "a seed as a key": (lambda: smooth(R, 0, 0.1)(X), "jax.random.key(0)"),
+    "no noise": (lambda: smooth(R, KEY, 0.1, 0)(X), "n must be at least 1"),
+    "steps below 0": (lambda: integrated(R, 0.0, steps=-1)(X), "steps must be at least 1"),
+    "half a step": (lambda: integrated(R, 0.0, steps=2.5)(X), "steps must be an int"),
+    "a quadrature": (lambda: integrated(R, 0.0, method="gauss")(X), "there are gauss_legendre"),
+    "no chunk": (lambda: relevance(network, chunk=0), "chunk must be at least 1"),
+    "no baseline": (lambda: relevance(network, "deeplift_rescale")(X), "baseline=...)"),
+    "another baseline": (lambda: relevance(network, baseline=X[:, :2])(X), "expected (2, 3)"),
+    "biases": (lambda: relevance(network, biases="al")(X), '"total" or "all"'),
+    "biases against a baseline": (
+        lambda: relevance(network, baseline=0.0, biases=True)(X), 'biases="all"'),
+    "a place": (lambda: capture(network, "layer")(X), "as summary(fun, rules)(*args) shows it"),
+    "nodes": (lambda: graph(network, "slope", {"layer": -1})(X), "no place 'layer'"),
+    "a first layer without multipliers": (
+        lambda: linear_map(network, RuleSet() | {First(): rules.Flat()})(X), "{First(): ...}"),
+    "a preset of jaxrel": (lambda: jaxrel.slope, "did you mean jaxrel.rulesets.slope?"),
+    "a rule of rulesets": (lambda: rulesets.Epsilon, "did you mean jaxrel.rules.Epsilon?"),
+    "a rule's name": (lambda: rules.Epsilonn, "did you mean 'Epsilon'?"),
+    "a metric of jaxrel": (lambda: jaxrel.aopc, "did you mean jaxrel.metrics.aopc?"),
+    "a metric's name": (lambda: metrics.pixel_fliping, "did you mean 'pixel_flipping'?"),
+    "a penalty's name": (lambda: training.outside_shares, "did you mean 'outside_share'?"),
+    "a picture's name": (lambda: plot.heatmaps, "did you mean 'heatmap'?"),
+    "a metric of all classes": (
+        lambda: metrics.pixel_flipping(logits, PICTURES, PICTURES.sum(-1), steps=2),
+        "Choose a class"),
+    "a metric's function": (
+        lambda: metrics.pixel_flipping(PICTURES, logits, PICTURES, steps=2), "x: expected an arr"),
+    "a metric of another picture": (
+        lambda: metrics.pixel_flipping(lambda x: logits(x)[:, 0], PICTURES, X, steps=2),
+        "relevance: expected that of x, (2, 4, 4, 3)"),
+    "a mask of another picture": (
+        lambda: PENALIZED({}, PICTURES, jnp.arange(2), MASKS[:, 1:]), "mask: (2, 3, 4, 1) does"),
+    "a mask without channels": (
+        lambda: PENALIZED({}, PICTURES, jnp.arange(2), MASKS[..., 0]), "give it as many axes"),
+    "a batch as a heatmap": (lambda: plot.heatmap(PICTURES), "one by one, or by grid"),
+    "maps without titles": (lambda: plot.grid(PICTURES, PICTURES), "{'lrp': relevance}"),
+    "one string of words": (lambda: plot.tokens("ab", {"a": jnp.ones(2)}), "words.split()"),
+    "a waterfall of a function": (lambda: plot.waterfall(network), "jaxrel.audit(fun, rules)(x)"),
+    "text as a rule set": (lambda: RuleSet.from_dict("{}"), "json.loads makes it of text"),
+    "a function in JSON": (lambda: RuleSet(matmul=of_ones_own).to_dict(), "of_ones_own"),
+}  # fmt: skip
+
+
+@pytest.mark.every_case
+@pytest.mark.parametrize("name", TABLE)
+def test_sixty_mistakes(name):
+    """One clear sentence for each, or two: what is wrong, and the way out."""
+    make, way_out = TABLE[name]
+    text = refused(make, way_out, error=(TypeError, ValueError, AttributeError))
+    assert len(text) < 500 and "0x" not in text and "Chex" not in text
+
+
+def test_there_are_sixty():
+    assert len(TABLE) >= 60
+
+
+def test_the_ways_out_of_training_mode_are_ways_out():
+    """What is advised runs."""
+    for model in (Trained(), Trained(0.5)):
+        model.eval()
+        assert relevance(model)(X).shape == X.shape
+
+    def new_state(x):
+        layer = nn.BatchNorm(use_running_average=False, use_bias=False, use_scale=False)
+        before = {"batch_stats": {"mean": x[0], "var": x[0]}}
+        return layer.apply(before, x, mutable="batch_stats")
+
+    _, state = relevance(new_state, has_aux=True)(X)
+    assert set(state) == {"batch_stats"}
+
+
+def test_errors_of_the_function_itself_stay_what_they_are():
+    def wrong(x):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        relevance(wrong)(X)
