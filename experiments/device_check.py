@@ -23,6 +23,7 @@ shows that everything has a lowering there, and how long the program is. It does
 import argparse
 import functools
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,7 +35,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrel
+from experiments import command
 from experiments.benchmark import AGAINST_BASELINE, RULES, report
+from experiments.data import records
 from experiments.networks import ResNet, ResNet50, ViT, ViTS
 from jaxrel import rulesets
 
@@ -194,17 +197,20 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, checks, prints the table and writes it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> argparse.ArgumentParser:
+    """Describes the command line."""
+    parser = command.parser("device_check", __doc__)
     parser.add_argument("--quick", action="store_true", help="tiny networks")
     parser.add_argument("--cross-lower", action="store_true", help="export for cuda and tpu only")
     parser.add_argument("--workers", type=int, default=16, help="compilations at once")
     parser.add_argument("--repeats", type=int, default=5, help="runs of which the best counts")
     parser.add_argument("--output", type=Path, default=RESULTS, help="directory of the table")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Checks, prints the table and writes it."""
+    output = records.folder(options.output)
     start = time.perf_counter()
     made = list(cases(TINY if options.quick else NETWORKS, options.cross_lower))
     if options.cross_lower:
@@ -224,9 +230,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = f"{card}, jax {jax.__version__}, {took}\n\n{table(rows, columns)}\n"
     print(text)
     slug = re.sub(r"\W+", "_", card).strip("_").lower()
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / f"device_check_{slug}.md").write_text(text)
+    (output / f"device_check_{slug}.md").write_text(text)
 
+
+main = command.main(_parser, _check)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

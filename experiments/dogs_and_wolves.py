@@ -35,7 +35,7 @@ from experiments.backgrounds import animals, construction, pictures, recipes, re
 from experiments.backgrounds.judge import judge, validate
 from experiments.backgrounds.recipes import Recipe
 
-EPOCHS = 10
+EPOCHS, _QUICK_EPOCHS = 10, 5
 _QUICK = ("plain", "oracle", "composites", recipes.BEST.name, "zplus:outside_share")
 
 
@@ -44,14 +44,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser(
         "dogs_and_wolves", "Train with relevance where the background tells the class."
     )
-    parser.add_argument("--seeds", type=int, default=5, help="how many (default: %(default)s)")
+    command.add_seeds(parser, 5)
     parser.add_argument(
         "--other-seeds",
         type=int,
         default=5,
         help="how many for recipes that no figure is about (default: %(default)s)",
     )
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
+    parser.add_argument(
+        "--epochs", type=int, help=f"default: {EPOCHS}, or {_QUICK_EPOCHS} with --quick"
+    )
     parser.add_argument(
         "--recipes",
         metavar="NAMES",
@@ -82,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; `OSError` or `ValueError` if it asks the impossible."""
-    seeds, epochs = (1, 5) if options.quick else (options.seeds, options.epochs)
-    if min(seeds, epochs, options.checkpoint_every) < 1:
-        raise ValueError("--seeds, --epochs and --checkpoint-every: expected positive numbers")
+    seeds, epochs = command.seeds(options), command.given(options, "epochs", _QUICK_EPOCHS, EPOCHS)
+    if min(options.other_seeds, options.checkpoint_every) < 1:
+        raise ValueError("--other-seeds and --checkpoint-every: expected positive numbers")
     part, parts = _share(options.share)
     chosen = _chosen(options)
     experiment = Experiment(options, epochs)

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         type=Path,
         default=Path("explain_image.png"),
-        help="the PNG to write (default: %(default)s)",
+        help="the picture to write, in the format that its name ends with (default: %(default)s)",
     )
     return parser
 
@@ -83,8 +83,7 @@ def _run(options: argparse.Namespace) -> None:
     wanted = None if options.class_query is None else find_class(options.class_query, names)
     paths = options.image or [_bundled_picture(name) for name in _BUNDLED_PICTURES]
     crops = np.stack([_cropped(path) for path in paths])
-    if not options.output.resolve().parent.is_dir():
-        raise FileNotFoundError(f"{options.output}: there is no such directory")
+    command.picture(options.output)
 
     print("loading EfficientNet-Lite0", flush=True)
     variables = load_variables()
@@ -115,14 +114,15 @@ def _run(options: argparse.Namespace) -> None:
         for index, probability in zip(classes, probabilities[chosen], strict=True)
     ]
     figure = jaxrel.plot.grid(np.clip(crops / 255, 0, 1), heatmaps, captions=captions)
-    figure.savefig(options.output, format="png", dpi=_DOTS_PER_INCH)
+    suffix = options.output.suffix[1:] or "png"
+    figure.savefig(options.output, format=suffix.lower(), dpi=_DOTS_PER_INCH)
     print(f"wrote {options.output}")
 
 
 def explain(
     variables: dict[str, Any], images: jax.Array, classes: np.ndarray, rules: jaxrel.RuleSet | str
 ) -> np.ndarray:
-    """Explain one logit of each picture.
+    """Explain one logit of each picture; where rules compare with a baseline, with a grey picture.
 
     Args:
         variables: The variables of `EfficientNetLite0()`.
@@ -138,7 +138,10 @@ def explain(
         logits = jnp.asarray(EfficientNetLite0().apply(variables, x))
         return logits[jnp.arange(len(classes)), classes]
 
-    return np.asarray(jax.jit(jaxrel.relevance(logit, rules))(images).sum(axis=-1))
+    chosen = jaxrel.rulesets.preset(rules)
+    grey = 0.0 if command.compares(chosen) else None
+    found = jax.jit(jaxrel.relevance(logit, chosen, baseline=grey))(images)
+    return np.asarray(found.sum(axis=-1))
 
 
 def rule_set(name: str) -> jaxrel.RuleSet:

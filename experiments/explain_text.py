@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; `OSError` or `ValueError` if it asks the impossible."""
     # Everything that the user may have mistyped is checked before the slow part.
-    rules = command.rule_sets(options.rules)
+    rules = command.rule_sets(options.rules, compared=False)
     if len(options.sentences) != 2:
         raise ValueError(f"expected two sentences in quotes, got {len(options.sentences)}")
     tokenizer = load_tokenizer()

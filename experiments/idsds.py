@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--networks", default=",".join(NETWORKS), help="comma-separated (default: %(default)s)"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s)")
+    command.add_seeds(parser, 3)
     parser.add_argument(
         "--quick", action="store_true", help="one seed, three epochs, 150 pictures: to see it run"
     )
@@ -54,10 +54,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; an error if it asks the impossible."""
     networks = command.names("--networks", options.networks, NETWORKS)
-    if options.seeds < 1:
-        raise ValueError(f"--seeds: expected a positive number, got {options.seeds}")
     output = records.folder(options.output)
-    seeds = range(1 if options.quick else options.seeds)
+    seeds = range(command.seeds(options))
     pictures, epochs = (150, 3) if options.quick else (1500, 10)
     rows, accuracies = [], {}
     for name in networks:
@@ -127,10 +125,10 @@ def table(network: str, chosen: Scores, test: Scores, seeds: int) -> list[tuple]
     best = max(presets, key=lambda name: chosen[name].mean())
     rows = []
     for name in sorted(test, key=lambda name: -test[name].mean()):
-        of_seeds = test[name].reshape(seeds, -1).mean(1)
+        of_seeds = records.spread(test[name].reshape(seeds, -1).mean(1))
         over = [np.array(_mean(test[name] - test[rival])) for rival in RIVALS]
         rows.append(
-            (network, name, float(chosen[name].mean()), *_mean(test[name]), float(of_seeds.std()))
+            (network, name, float(chosen[name].mean()), *_mean(test[name]), of_seeds)
             + tuple(float(v) for pair in over for v in pair)
             + ("yes" if name == best else "",)
         )

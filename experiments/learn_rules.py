@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("learn_rules", __doc__)
     command.add_folder(parser, "learn_rules")
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s)")
+    command.add_seeds(parser, 3)
     parser.add_argument(
         "--quick", action="store_true", help="one seed, three epochs, 150 pictures: to see it run"
     )
@@ -52,10 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; an error if it asks the impossible."""
-    if options.seeds < 1:
-        raise ValueError(f"--seeds: expected a positive number, got {options.seeds}")
     output = records.folder(options.output)
-    seeds = 1 if options.quick else options.seeds
+    seeds = command.seeds(options)
     rows = []
     for network in NETWORKS:
         judged = [_seed(network, seed, options.quick) for seed in range(seeds)]

@@ -44,7 +44,7 @@ class Row(NamedTuple):
         method: Its name.
         signed: Correlation after each layer from the top, maps with their signs.
         absolute: The same of absolute values.
-        spread: Of the last of `signed`, over networks.
+        spread: Of the last of `signed`, over networks; None of one.
         complexity: The efficient test's score.
         other_class: Correlation with the map of another class.
     """
@@ -52,7 +52,7 @@ class Row(NamedTuple):
     method: str
     signed: tuple[float, ...]
     absolute: tuple[float, ...]
-    spread: float
+    spread: float | None
     complexity: float
     other_class: float
 
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("sanity", __doc__)
     command.add_folder(parser, "sanity")
-    parser.add_argument("--seeds", type=int, default=3, help="networks (default: %(default)s)")
+    command.add_seeds(parser, 3)
     parser.add_argument(
         "--quick", action="store_true", help="one network, three epochs, 150 pictures"
     )
@@ -70,10 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; an error if it asks the impossible."""
-    if options.seeds < 1:
-        raise ValueError(f"--seeds: expected a positive number, got {options.seeds}")
     output = records.folder(options.output)
-    seeds = 1 if options.quick else options.seeds
+    seeds = command.seeds(options)
     size = (150, 3) if options.quick else (450, 10)
     found: dict[str, list[Any]] = {name: [] for name in METHODS}
     for seed in range(seeds):
@@ -124,7 +122,7 @@ def _row(name: str, results: Sequence[Any]) -> Row:
         name,
         tuple(map(float, signed.mean(0)[1:])),
         tuple(map(float, absolute.mean(0)[1:])),
-        float(signed[:, -1].std()),
+        records.spread(signed[:, -1]),
         float(richer.mean()),
         float(other.mean()),
     )

@@ -80,7 +80,8 @@ def markdown(
         cells = [*names, group[0]["information"], f"{group[0]['lambda']:g}", str(len(group))]
         for column in shown:
             values = 100 * np.array([row[column] for row in group])
-            cells.append(f"{values.mean():.1f} ± {values.std():.1f}")
+            spread = f" ± {values.std():.1f}" if len(values) > 1 else ""  # one seed has none
+            cells.append(f"{values.mean():.1f}{spread}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -118,7 +119,7 @@ def figure(path: Path, rows: Sequence[Row]) -> None:
         if flips.mean() < 60:
             names.append(name)
             values.append(flips.mean())
-            errors.append(flips.std())
+            errors.append(flips.std() if len(flips) > 1 else np.nan)
     order = np.argsort(values)[::-1]
     right.barh(
         [names[i] for i in order], [values[i] for i in order], xerr=[errors[i] for i in order]

@@ -3,12 +3,14 @@
 import csv
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import jaxrel
 
@@ -24,7 +26,14 @@ def folder(path: Path) -> Path:
     if not path.resolve().parent.is_dir():
         raise ValueError(f"{path}: there is no such directory to put it into")
     path.mkdir(exist_ok=True)
+    if not os.access(path, os.W_OK):
+        raise ValueError(f"{path}: may not be written into")
     return path
+
+
+def spread(values: Any) -> float | None:
+    """The standard deviation over seeds; None of one seed, which has no spread."""
+    return float(np.std(values)) if len(values) > 1 else None
 
 
 def write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
