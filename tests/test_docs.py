@@ -91,3 +91,10 @@ def test_metrics():
     np.testing.assert_allclose(made["curve"][-1], 1, rtol=1e-4)
     first = np.moveaxis(made["attributions"], 1, -1)
     np.testing.assert_allclose(first, made["heatmaps"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("default_precision")
+def test_a_rule_in_ten_lines():
+    made = run("CONTRIBUTING.md")
+    x = made["x"]
+    np.testing.assert_allclose(made["clipped"], x * np.minimum(np.sinh(x) / x, 1.2), rtol=1e-6)

@@ -5,6 +5,8 @@ import inspect
 import pathlib
 import pydoc
 import re
+import subprocess
+import sys
 from types import FunctionType, ModuleType
 
 import pytest
@@ -58,6 +60,14 @@ def test_few_files_lie_at_the_top_and_none_is_long():
     assert len(list(ROOT.glob("*.py"))) <= 8
     for path in ROOT.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_what_is_not_needed_is_not_imported():
+    """Most programs neither draw nor train."""
+    heavy = ("flax", "optax", "chex", "matplotlib", "jaxrel.training", "jaxrel.metrics")
+    asks = f"import sys, jaxrel; print([name for name in {heavy} if name in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", asks], capture_output=True, check=True, text=True)
+    assert told.stdout.strip() == "[]"
 
 
 DOORS = [jaxrel, jaxrel.rules, jaxrel.rulesets, jaxrel.training, jaxrel.plot, jaxrel.metrics]

@@ -1,6 +1,7 @@
 """The code in the README runs as it stands, block after block, in the types that users have.
 
-Its tables are those of the program: signatures, presets and their rules, kinds of steps.
+Its tables, and those of `docs/presets.md`, are those of the program: signatures, presets and their
+rules, kinds of steps.
 """
 
 import ast
@@ -20,11 +21,13 @@ from jaxrel.rulesets.matching import KINDS, VARIANTS
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text()
+PRESETS = (README.parent / "docs" / "presets.md").read_text()
 
 
 def table(head: str, ditto: bool = False) -> Iterator[list[str]]:
     """The cells of the rows of a table; with ``ditto``, what a ditto mark stands for before it."""
-    lines = iter(TEXT.split(f"\n| {head} |")[1].splitlines()[2:])
+    text = TEXT + PRESETS
+    lines = iter(text.split(f"\n| {head} |")[1].splitlines()[2:])
     above: list[str] = []
     for line in lines:
         if not line.startswith("|"):
