@@ -23,6 +23,8 @@ from experiments.networks.digits import Digits
 from jaxrel import RuleSet, metrics, rules
 
 LAYERS = ("conv_1", "conv_2", "dense_3", "dense_4")
+GATES, POOLS = {"relu_1": 16, "relu_2": 32, "relu_3": 64}, ("pool_1", "pool_2")
+"""Of the CNNs; gates with their channels."""
 STEPS, BATCH, RATE = 200, 100, 0.05
 
 Numbers = Mapping[str, jax.Array]
@@ -44,17 +46,51 @@ class TwoGammas(rules.Gamma):
         return super().changed_weight(view) + self.negative * jnp.minimum(weight, 0)
 
 
+@rules.rule("nonlinearity")
+class SoftGate(rules.BetaSmooth):
+    """m_x = m sigmoid(beta (x + shift)): relu as if x were not known exactly.
+
+    Without a part of the picture x is another, and units that are near the edge would change sides.
+
+    Attributes:
+        shift: Where the gate is half open, in units of x.
+    """
+
+    shift: float | jax.Array = 0.0
+
+    def __call__(self, view: rules.View, m: Any, /) -> Any:
+        """See `rules.RuleFunction`."""
+        (x,) = view.inputs
+        return m * jax.nn.sigmoid(self.beta * (x + self.shift))
+
+
+@rules.rule("maximum")
+class SoftWinner(rules.SoftmaxLimit):
+    """m_i = m softmax(beta a)_i: the gradient of the soft maximum in the maximum's place."""
+
+    def factors(self, a: jax.Array, y: jax.Array) -> jax.Array:
+        """m_i / m of candidates and their maximum."""
+        return jax.nn.softmax(self.beta * (a - y), 0)
+
+
 def gammas(numbers: Numbers) -> RuleSet:
     """A gamma for each layer."""
-    by_layer = {f"**/{layer}": rules.Gamma(jax.nn.softplus(numbers[layer])) for layer in LAYERS}
-    return RuleSet() | by_layer
+    more = {layer: jax.nn.softplus(numbers[f"gamma {layer}"]) for layer in LAYERS}
+    return RuleSet() | {f"**/{layer}": rules.Gamma(gamma) for layer, gamma in more.items()}
 
 
 def two_gammas(numbers: Numbers) -> RuleSet:
     """A gamma for each layer and sign of weights."""
-    more = {layer: jax.nn.softplus(numbers[layer]) for layer in LAYERS}
-    less = {layer: numbers[f"{layer} negative"] for layer in LAYERS}
+    more = {layer: jax.nn.softplus(numbers[f"gamma {layer}"]) for layer in LAYERS}
+    less = {layer: numbers[f"negative {layer}"] for layer in LAYERS}
     return RuleSet() | {f"**/{k}": TwoGammas(more[k], negative=less[k]) for k in LAYERS}
+
+
+def soft(numbers: Numbers) -> RuleSet:
+    """Gates and pools that are not all or nothing, each in its own measure."""
+    sharp = {name: jnp.exp(numbers[f"log beta {name}"]) for name in (*GATES, *POOLS)}
+    gates = {f"**/{k}": SoftGate(sharp[k], shift=numbers[f"shift {k}"]) for k in GATES}
+    return RuleSet() | gates | {f"**/{k}": SoftWinner(sharp[k]) for k in POOLS}
 
 
 def one_map(make: Callable[[Numbers], RuleSet]) -> Callable[..., jax.Array]:
@@ -73,12 +109,33 @@ def mixture(numbers: Numbers, fun: Callable[[jax.Array], jax.Array], x: jax.Arra
     return jnp.tensordot(jax.nn.softmax(numbers["weights"]), jnp.stack(maps), 1)
 
 
-_START: dict[str, Any] = {layer: -1.0 for layer in LAYERS}
-_SIGNS: dict[str, Any] = {f"{layer} negative": 0.0 for layer in LAYERS}
+def meaning(numbers: Numbers) -> dict[str, np.ndarray]:
+    """What was learned in the units of the rules: gammas, betas, shifts, shares of a mixture."""
+    units = {"gamma": jax.nn.softplus, "log beta": jnp.exp, "weights": jax.nn.softmax}
+    found = {}
+    for name, value in numbers.items():
+        unit = next((unit for unit in units if name.startswith(unit)), None)
+        found[name.removeprefix("log ")] = np.asarray(units[unit](value) if unit else value)
+    return found
+
+
+_START: dict[str, Any] = {f"gamma {layer}": -1.0 for layer in LAYERS}
+_SIGNS: dict[str, Any] = {f"negative {layer}": 0.0 for layer in LAYERS}
+_POOLS: dict[str, Any] = {f"log beta {pool}": 1.0 for pool in POOLS}
+
+
+def _gates(of: Callable[[int], Any]) -> dict[str, Any]:
+    """Where betas and shifts of gates start; `of` makes zeros of a number of channels."""
+    betas = {f"log beta {gate}": of(channels) + 1.0 for gate, channels in GATES.items()}
+    return betas | {f"shift {gate}": of(channels) for gate, channels in GATES.items()}
+
+
 HANDS: dict[str, tuple[Callable[..., jax.Array], Mapping[str, Any]]] = {
     "a gamma by layer": (one_map(gammas), _START),
     "gammas by layer and sign": (one_map(two_gammas), _START | _SIGNS),
     "and mixed with others": (mixture, _START | _SIGNS | {"weights": (0.0, 0.0, 0.0, 0.0)}),
+    "soft gates and pools": (one_map(soft), _gates(lambda channels: 0.0) | _POOLS),
+    "soft gates by channel": (one_map(soft), _gates(np.zeros) | _POOLS),
 }
 """Functions of numbers, a function and pictures, and where the numbers start."""
 
@@ -101,7 +158,7 @@ def learner(network: str, hand: str) -> Callable[[Any, Digits, jax.Array, jax.Ar
         return optax.apply_updates(numbers, updates), memory
 
     def learn(variables: Any, digits: Digits, lost: jax.Array, key: jax.Array) -> Numbers:
-        numbers = {key: jnp.asarray(value) for key, value in start.items()}
+        numbers = {key: jnp.asarray(value, jnp.float32) for key, value in start.items()}
         state = numbers, optimizer.init(numbers)
         drawn = jax.random.randint(key, (STEPS, BATCH), 0, len(digits.labels))
         for rows in np.asarray(drawn):

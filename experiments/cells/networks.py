@@ -26,6 +26,26 @@ GRID = metrics.grid((28, 28), CELLS)
 """(1, 28, 28) the number of each pixel's cell."""
 
 
+class Named(nn.Module):
+    """A function as a layer: what has no parameters can be given a rule by its name, too.
+
+    Attributes:
+        fun: Of one array.
+    """
+
+    fun: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """What the function gives."""
+        return self.fun(x)
+
+
+def halved(x: jax.Array) -> jax.Array:
+    """Max pooling by 2 x 2."""
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+
 class Cnn(nn.Module):
     """Two convolutions, relu and max pooling after each, a hidden layer and the logits.
 
@@ -42,8 +62,9 @@ class Cnn(nn.Module):
             x = nn.Conv(
                 channels, (5, 5), padding="VALID", use_bias=self.use_bias, name=f"conv_{k}"
             )(x)
-            x = nn.max_pool(nn.relu(x), (2, 2), (2, 2))
-        x = nn.relu(nn.Dense(64, use_bias=self.use_bias, name="dense_3")(x.reshape(len(x), -1)))
+            x = Named(halved, name=f"pool_{k}")(Named(nn.relu, name=f"relu_{k}")(x))
+        x = nn.Dense(64, use_bias=self.use_bias, name="dense_3")(x.reshape(len(x), -1))
+        x = Named(nn.relu, name="relu_3")(x)
         return nn.Dense(10, use_bias=self.use_bias, name="dense_4")(x)
 
 
@@ -101,35 +122,49 @@ def subject(name: str, seed: int, pictures: int = 1500, epochs: int = 10) -> Sub
         pictures: How many are held out: 7 of 15 for choosing, 8 of 15 for the test.
         epochs: How often each of the others is seen.
     """
-    train, others = load_digits(seed, held_out=pictures)
+    seen, others = load_digits(seed, held_out=pictures)
     border = pictures * 7 // 15
     choosing, test = (
         Digits(*(part[rows] for part in others)) for rows in np.split(np.arange(pictures), [border])
     )
     network = NETWORKS[name]
-    variables = _train(network, train, seed, epochs)
+    variables = train(network, seen, seed, epochs)
     right = np.asarray(jax.jit(network.apply)(variables, test.images)).argmax(-1) == test.labels
     return Subject(name, variables, choosing, test, float(right.mean()))
 
 
-def _train(network: nn.Module, digits: Digits, seed: int, epochs: int, batch: int = 50) -> Any:
-    """Train by Adam, the learning rate falling to 0 as a cosine."""
-    first, cells = jax.random.split(jax.random.key(seed))
+def train(
+    network: nn.Module, digits: Digits, seed: int, epochs: int, batch: int = 50, cells: bool = True
+) -> Any:
+    """Train by Adam, the learning rate falling to 0 as a cosine.
+
+    Args:
+        network: From pictures to logits.
+        digits: What it learns.
+        seed: Of the first weights, the order, the cells.
+        epochs: How often each of them is seen.
+        batch: How many make a step.
+        cells: Whether every other picture lacks a cell.
+
+    Returns:
+        Its variables, float32.
+    """
+    first, drawn = jax.random.split(jax.random.key(seed))
     steps = len(digits.labels) // batch * epochs
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
     variables = network.init(first, digits.images[:1])
     state = variables, optimizer.init(variables)
-    step = _step(network, optimizer.update)
+    step = _step(network, optimizer.update, cells)
     rows = np.random.default_rng((seed, 3)).permuted(
         np.tile(np.arange(len(digits.labels)), (epochs, 1)), axis=1
     )
     for number, chosen in enumerate(rows[:, : steps // epochs * batch].reshape(steps, batch)):
-        key = jax.random.fold_in(cells, number)
+        key = jax.random.fold_in(drawn, number)
         state = step(state, key, digits.images[chosen], digits.labels[chosen])
     return state[0]
 
 
-def _step(network: nn.Module, update: Callable[..., Any]) -> Callable[..., Any]:
+def _step(network: nn.Module, update: Callable[..., Any], cells: bool) -> Callable[..., Any]:
     """A step of training, one program: a loop within XLA would run convolutions on one core."""
 
     def loss(variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
@@ -139,8 +174,8 @@ def _step(network: nn.Module, update: Callable[..., Any]) -> Callable[..., Any]:
     @jax.jit
     def step(state: Any, key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
         variables, memory = state
-        slope = jax.grad(loss)(variables, without_cells(key, images), labels)
-        updates, memory = update(slope, memory)
+        seen = without_cells(key, images) if cells else images
+        updates, memory = update(jax.grad(loss)(variables, seen, labels), memory)
         return optax.apply_updates(variables, updates), memory
 
     return step
