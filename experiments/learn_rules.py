@@ -6,7 +6,7 @@
 For two CNNs that are at home with digits of which a cell is missing (see `experiments.idsds`): a
 gamma for each layer, a gamma for each layer and sign of its weights, a mixture of these with other
 rule sets, and gates (relu) and max pools that are soft, each or each channel in its own measure.
-The numbers are learned on 500 pictures in 200 steps of Adam, the hand (which of them there are) is
+The numbers are learned on 500 pictures in 100 steps of Adam, the hand (which of them there are) is
 chosen by its score on 200 others, the best preset on all 700, and the result is the in-domain
 single-deletion score on 800 that nothing has seen. The step, the rate and their number were set
 beforehand. `learn_rules.csv` has the differences to that preset, picture by picture, with their

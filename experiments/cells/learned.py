@@ -25,25 +25,25 @@ from jaxrel import RuleSet, metrics, rules
 LAYERS = ("conv_1", "conv_2", "dense_3", "dense_4")
 GATES, POOLS = {"relu_1": 16, "relu_2": 32, "relu_3": 64}, ("pool_1", "pool_2")
 """Of the CNNs; gates with their channels."""
-STEPS, BATCH, RATE = 200, 100, 0.05
+STEPS, BATCH, RATE = 100, 50, 0.05
 
 Numbers = Mapping[str, jax.Array]
 
 
 @rules.rule("matmul")
 class TwoGammas(rules.Gamma):
-    """Gamma with a factor for negative weights too: W' = W + gamma W+ + negative W-.
+    """Gamma that takes from negative weights, too: W' = W + gamma W+ - weaker W-.
 
     Attributes:
-        negative: How much negative weights are favoured; below 0: how much they are weakened.
+        weaker: By what part, 0 to 1; were they favoured, a denominator z' would be 0 somewhere.
     """
 
-    negative: float | jax.Array = 0.0
+    weaker: float | jax.Array = 0.0
 
     def changed_weight(self, view: rules.View) -> jax.Array:
         """The weights W'."""
         weight = view.affine().weight  # type: ignore[misc]
-        return super().changed_weight(view) + self.negative * jnp.minimum(weight, 0)
+        return super().changed_weight(view) - self.weaker * jnp.minimum(weight, 0)
 
 
 @rules.rule("nonlinearity")
@@ -82,8 +82,8 @@ def gammas(numbers: Numbers) -> RuleSet:
 def two_gammas(numbers: Numbers) -> RuleSet:
     """A gamma for each layer and sign of weights."""
     more = {layer: jax.nn.softplus(numbers[f"gamma {layer}"]) for layer in LAYERS}
-    less = {layer: numbers[f"negative {layer}"] for layer in LAYERS}
-    return RuleSet() | {f"**/{k}": TwoGammas(more[k], negative=less[k]) for k in LAYERS}
+    less = {layer: jax.nn.sigmoid(numbers[f"weaker {layer}"]) for layer in LAYERS}
+    return RuleSet() | {f"**/{k}": TwoGammas(more[k], weaker=less[k]) for k in LAYERS}
 
 
 def soft(numbers: Numbers) -> RuleSet:
@@ -91,6 +91,11 @@ def soft(numbers: Numbers) -> RuleSet:
     sharp = {name: jnp.exp(numbers[f"log beta {name}"]) for name in (*GATES, *POOLS)}
     gates = {f"**/{k}": SoftGate(sharp[k], shift=numbers[f"shift {k}"]) for k in GATES}
     return RuleSet() | gates | {f"**/{k}": SoftWinner(sharp[k]) for k in POOLS}
+
+
+def soft_gammas(numbers: Numbers) -> RuleSet:
+    """Both: soft gates and pools, and a gamma for each layer."""
+    return soft(numbers) | dict(gammas(numbers).overrides)
 
 
 def one_map(make: Callable[[Numbers], RuleSet]) -> Callable[..., jax.Array]:
@@ -111,7 +116,12 @@ def mixture(numbers: Numbers, fun: Callable[[jax.Array], jax.Array], x: jax.Arra
 
 def meaning(numbers: Numbers) -> dict[str, np.ndarray]:
     """What was learned in the units of the rules: gammas, betas, shifts, shares of a mixture."""
-    units = {"gamma": jax.nn.softplus, "log beta": jnp.exp, "weights": jax.nn.softmax}
+    units = {
+        "gamma": jax.nn.softplus,
+        "weaker": jax.nn.sigmoid,
+        "log beta": jnp.exp,
+        "weights": jax.nn.softmax,
+    }
     found = {}
     for name, value in numbers.items():
         unit = next((unit for unit in units if name.startswith(unit)), None)
@@ -120,7 +130,7 @@ def meaning(numbers: Numbers) -> dict[str, np.ndarray]:
 
 
 _START: dict[str, Any] = {f"gamma {layer}": -1.0 for layer in LAYERS}
-_SIGNS: dict[str, Any] = {f"negative {layer}": 0.0 for layer in LAYERS}
+_SIGNS: dict[str, Any] = {f"weaker {layer}": -2.0 for layer in LAYERS}
 _POOLS: dict[str, Any] = {f"log beta {pool}": 1.0 for pool in POOLS}
 
 
@@ -136,6 +146,7 @@ HANDS: dict[str, tuple[Callable[..., jax.Array], Mapping[str, Any]]] = {
     "and mixed with others": (mixture, _START | _SIGNS | {"weights": (0.0, 0.0, 0.0, 0.0)}),
     "soft gates and pools": (one_map(soft), _gates(lambda channels: 0.0) | _POOLS),
     "soft gates by channel": (one_map(soft), _gates(np.zeros) | _POOLS),
+    "and a gamma by layer": (one_map(soft_gammas), _START | _gates(np.zeros) | _POOLS),
 }
 """Functions of numbers, a function and pictures, and where the numbers start."""
 
