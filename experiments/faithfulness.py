@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--networks", default=",".join(KINDS), help="comma-separated (default: %(default)s)"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s)")
+    command.add_seeds(parser, 3)
     parser.add_argument(
         "--quick", action="store_true", help="one seed, one epoch, two pictures: to see it run"
     )
@@ -64,10 +64,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; an error if it asks the impossible."""
     networks = command.names("--networks", options.networks, KINDS)
-    if options.seeds < 1:
-        raise ValueError(f"--seeds: expected a positive number, got {options.seeds}")
     output = records.folder(options.output)
-    seeds = 1 if options.quick else options.seeds
+    seeds = command.seeds(options)
     found, accuracies = {}, {}
     for network in networks:
         found[network], accuracies[network] = _judged(network, seeds, options.quick)
@@ -108,7 +106,7 @@ def table(network: str, found: Found, seeds: int) -> list[tuple]:
     rows = []
     for name in sorted(found, key=lambda name: -aopc[name].mean()):
         values = (aopc[name], aopc[name] - aopc["random"], found[name].abpc)
-        spread = float(aopc[name].reshape(seeds, -1).mean(1).std())
+        spread = records.spread(aopc[name].reshape(seeds, -1).mean(1))
         means = [number for value in values for number in _mean(value, seeds, network)]
         rows.append((network, name, *means, spread, *_mean(found[name].size, seeds, network)))
     return rows

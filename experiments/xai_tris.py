@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scenarios", default=",".join(SCENARIOS), help="comma-separated (default: %(default)s)"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s)")
+    command.add_seeds(parser, 3)
     parser.add_argument("--quick", action="store_true", help="one seed, two epochs: to see it run")
     return parser
 
@@ -77,10 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; an error if it asks the impossible."""
     scenarios = command.names("--scenarios", options.scenarios, SCENARIOS)
-    if options.seeds < 1:
-        raise ValueError(f"--seeds: expected a positive number, got {options.seeds}")
     output = records.folder(options.output)
-    seeds, epochs = (1, 2) if options.quick else (options.seeds, EPOCHS)
+    seeds, epochs = command.seeds(options), 2 if options.quick else EPOCHS
     cells, accuracies = [], {}
     for where in ((scenario, noise) for scenario in scenarios for noise in NOISES):
         found = [judged(*where, seed, epochs) for seed in range(seeds)]
@@ -136,7 +134,7 @@ def _scores(found: dict[str, Any], masks: np.ndarray, kept: np.ndarray) -> dict[
 
 def _cell(where: tuple[str, str, str], found: Sequence[Any]) -> Cell:
     """The pictures of all seeds, one after another."""
-    both = (
+    choosing, test = (
         {
             name: Score(
                 *(np.concatenate(part) for part in zip(*(f[k][name] for f in found), strict=True))
@@ -146,7 +144,7 @@ def _cell(where: tuple[str, str, str], found: Sequence[Any]) -> Cell:
         for k in (0, 1)
     )
     sizes = [len(test["random"].precision) for _, test in found]
-    return Cell(where, *both, np.repeat(np.arange(len(found)), sizes))
+    return Cell(where, choosing, test, np.repeat(np.arange(len(found)), sizes))
 
 
 def table(cell: Cell) -> list[tuple]:
@@ -159,12 +157,11 @@ def table(cell: Cell) -> list[tuple]:
     for name in sorted(precision, key=lambda name: -precision[name].mean()):
         values, over = precision[name], precision[name] - rival
         of_seeds = [values[cell.seeds == seed].mean() for seed in np.unique(cell.seeds)]
-        numbers = (choosing[name], values.mean(), np.std(of_seeds), over.mean())
         error = over.std(ddof=1) / np.sqrt(len(over))
-        outside = cell.test[name].outside.mean()
         rows.append(
-            (*cell.where, name, *map(float, (*numbers, error, outside)))
-            + ("yes" if name == chosen else "",)
+            (*cell.where, name, float(choosing[name]), float(values.mean()))
+            + (records.spread(of_seeds), float(over.mean()), float(error))
+            + (float(cell.test[name].outside.mean()), "yes" if name == chosen else "")
         )
     return rows
 
