@@ -32,6 +32,7 @@ _MOVES: dict[str, Callable[..., Any]] = {
     "reshape": lambda x, *, new_sizes, dimensions, **_: np.reshape(
         x if dimensions is None else np.transpose(x, dimensions), new_sizes
     ),
+    "layout_constraint": lambda x, **_: x,
     "rev": lambda x, *, dimensions, **_: np.flip(x, dimensions),
     "slice": lambda x, *, start_indices, limit_indices, strides: x[
         tuple(map(slice, start_indices, limit_indices, strides or [1] * x.ndim))
