@@ -41,7 +41,10 @@ def values(program: Program) -> None:
 def gradients(program: Program) -> None:
     """The rule set of gradients is `jax.grad`, bit for bit."""
     fun, (x, _) = program.compile(), inputs()
-    gradient = lambda fun: jax.jit(jax.grad(lambda x: fun(x).sum()))(x)
+
+    def gradient(fun):
+        return jax.jit(jax.grad(lambda x: fun(x).sum()))(x)
+
     found, expected = gradient(jaxrel.rewrite(fun, "gradient")), gradient(fun)
     if (np.asarray(found) != np.asarray(expected)).any():
         # jax itself adds cotangents in another order to a function that was traced before
