@@ -1,7 +1,9 @@
 """The code in `docs/` runs, and does what is said."""
 
+import importlib.util
 import pathlib
 import re
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -9,18 +11,98 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrel import relevance
+import jaxrel
+from jaxrel import metrics, relevance, rules
 from tests.checks import needs
 
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+THIS = pathlib.Path(__file__)
+DOCS = THIS.parent.parent / "docs"
+
+
+def blocks(name: str) -> list[str]:
+    """The code of a page."""
+    return re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), flags=re.DOTALL)
 
 
 def run(name: str) -> dict[str, Any]:
-    """What the blocks of a page define, run one after the other."""
+    """What the blocks of a page define, run one after the other; all numbers are finite."""
     made: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), flags=re.DOTALL):
+    for block in blocks(name):
         exec(compile(block, name, "exec"), made)
+    for key, value in made.items():
+        if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
+            assert jnp.isfinite(value).all(), key
     return made
+
+
+def test_every_page_with_code_has_a_test():
+    """Each of which runs its page."""
+    ran = set(re.findall(r'(?:run|blocks)\("([a-z_]+[.]md|CONTRIBUTING[.]md)"\)', THIS.read_text()))
+    assert ran == {page.name for page in DOCS.glob("*.md") if blocks(page.name)}
+
+
+@pytest.mark.usefixtures("default_precision")
+def test_the_first_page():
+    made = run("index.md")
+    np.testing.assert_allclose(made["explain"](jnp.array([[1.0, 3.0]])), [[-1.0, 4.5]], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("default_precision")
+def test_the_tutorial_finds_a_shortcut_and_repairs_it(capsys):
+    made = run("tutorial.md")
+    right, others, labels = made["right"], made["others"], made["labels"]
+    assert right(made["plain"], made["images"], labels) == 1
+    assert right(made["plain"], others, labels) < 0.5
+    assert made["on_bar"] < 0.5 and "of the relevance is on the bar" in capsys.readouterr().out
+    assert right(made["repaired"], others, labels) > 0.95
+
+
+@needs("keras")
+@pytest.mark.usefixtures("default_precision")
+def test_fourteen_tasks():
+    made = run("howto.md")
+    fun, images = made["fun"], made["images"]
+    np.testing.assert_allclose(made["of_classes"][1], made["heatmaps"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(made["on_all"], made["heatmaps"], rtol=1e-4, atol=1e-6)
+    whole = made["of_channels"].sum(0)
+    np.testing.assert_allclose(whole, made["heatmaps"], rtol=1e-3, atol=1e-5)
+    change = fun(images) - fun(made["references"]).mean()
+    np.testing.assert_allclose(made["difference"].sum((1, 2, 3)), change, rtol=1e-3, atol=1e-5)
+    assert made["of_nnx"].shape == made["of_keras"].shape == images.shape
+    assert made["of_layer"].shape == (8, 6, 6, 4) and made["of_words"].shape == (1, 5)
+    assert all("<" in text for text in made["shown"])
+
+
+def test_fourteen_tasks_are_short():
+    text = (DOCS / "howto.md").read_text()
+    assert re.findall(r"^## (\d+)\. ", text, flags=re.MULTILINE) == [str(k + 1) for k in range(14)]
+    assert max(len(block.splitlines()) for block in blocks("howto.md")) <= 15
+    assert len(blocks("howto.md")) == 15  # and what they explain
+
+
+@pytest.mark.usefixtures("default_precision")
+def test_guide(capsys):
+    made: list[dict[str, Any]] = [{}]
+    for block in blocks("guide.md"):
+        made.append(dict(made[-1]))
+        exec(compile(block, "guide.md", "exec"), made[-1])
+    assert "layers_3" in capsys.readouterr().out  # the table of the plan
+    _, _, biases, baseline, inside, around, judged = made
+    value = biases["fun"](biases["images"]).sum()
+    assert jnp.allclose(biases["explained"].sum() + biases["total"], value, rtol=1e-4)
+    change = value - 4 * baseline["fun"](baseline["others"]).mean()
+    assert jnp.allclose(baseline["difference"].sum(), change, rtol=1e-3)
+    explained = around["explain"](around["images"])
+    assert jnp.allclose(explained, baseline["difference"], rtol=1e-3, atol=1e-6)
+    assert judged["curve"].shape == (4, 51)
+    weights, constant = inside["W"], inside["c"]
+    product = jnp.tensordot(weights, inside["images"][:1], 4) + constant
+    assert jnp.allclose(product, inside["fun"](inside["images"][:1]), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("default_precision")
+def test_training():
+    assert all(map(jnp.isfinite, run("training.md")["metrics"].values()))
 
 
 @pytest.mark.usefixtures("default_precision")
@@ -98,3 +180,49 @@ def test_a_rule_in_ten_lines():
     made = run("CONTRIBUTING.md")
     x = made["x"]
     np.testing.assert_allclose(made["clipped"], x * np.minimum(np.sinh(x) / x, 1.2), rtol=1e-6)
+
+
+# --------------------------------------------------------------------------------- the reference
+
+
+def reference() -> Any:
+    """The script that makes the reference pages."""
+    path = DOCS / "site" / "reference.py"
+    spec = importlib.util.spec_from_file_location("reference", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_public_name_is_in_the_reference():
+    made = reference()
+    pages = made.pages()
+    for door in made.DOORS:
+        page = pages[f"reference/{door.__name__.rpartition('.')[2]}.md"]
+        for name in set(door.__all__) - {"__version__"}:
+            assert f"## `{name}`\n" in page or isinstance(getattr(door, name), ModuleType), name
+    assert "- **rules**: a `RuleSet`, or" in pages["reference/jaxrel.md"]
+    assert ":class:" not in "".join(pages.values()) and "``" not in pages[
+        "reference/rules.md"
+    ].replace("```", "")
+
+
+def test_a_public_name_without_a_docstring_is_an_error(monkeypatch):
+    made = reference()
+    monkeypatch.setattr(jaxrel.relevance, "__doc__", None)
+    with pytest.raises(ValueError, match="jaxrel.relevance is public and has no docstring"):
+        made.pages()
+
+
+def test_every_rule_preset_and_metric_has_a_row():
+    rows = (DOCS / "rules.md").read_text()
+    named = {
+        name
+        for line in rows.splitlines()
+        for name in re.findall(r"`(\w+)`", line.split("|")[1] if line[:1] == "|" else "")
+    }
+    every = {n for n in rules.__all__ if isinstance(getattr(rules, n), type)}
+    assert named == {n for n in every if issubclass(getattr(rules, n), rules.Rule)} - {"Rule"}
+    judged = (DOCS / "metrics.md").read_text()
+    assert not [name for name in metrics.__all__ if f"{name}" not in judged]

@@ -6,6 +6,7 @@ A value: frozen, composable by ``|``, printable, and a pytree of its rules' hype
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar, overload
 
@@ -207,6 +208,10 @@ class RuleSet:
         return Sheet((), [(name, describe(rule)) for name, rule in rows])
 
 
+_SIGNATURE = inspect.signature(RuleSet.__init__)
+RuleSet.__signature__ = _SIGNATURE.replace(  # type: ignore[attr-defined] - not that of __new__
+    parameters=list(_SIGNATURE.parameters.values())[1:]
+)
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(RuleSet) if f.name != "overrides"}
 _FLAGS = ("fold", "parts", "optional")
 _ROWS = tuple(name for name in _DEFAULTS if name not in _FLAGS)
