@@ -424,7 +424,8 @@ TABLE = {  # what is done, and the words that tell the way out
         lambda: relevance_vjp(network, X)[1](jnp.ones(4)), "jnp.ones_like(value)"),
     "pictures of integers": (
         lambda: relevance(logits)(np.ones((2, 4, 4, 3), np.uint8)), "x.astype(jnp.float32)"),
-    "a keyword": (lambda: relevance(network, ruleset="slope"), "Did you mean 'rules'"),
+    "a place without a mask": (
+        lambda: relevance(network, through="layer")(X), "a mapping from places to masks"),
     "a row": (lambda: RuleSet(matmull=rules.ZPlus()), "did you mean 'matmul'?"),
     "a variant as a row": (lambda: RuleSet(conv=rules.ZPlus()), 'RuleSet(...) | {Kind("conv")'),
     "a rule of another kind": (lambda: RuleSet(matmul=rules.Half()), "for product steps only"),
