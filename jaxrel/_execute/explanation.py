@@ -225,12 +225,13 @@ class Explanation:
             :mod:`jaxrel._execute.books`.
         """
         with self.mesh():
+            twins = twins and list(map(_placed_like, twins, self.call.leaves))
             first, pullback, (rest, there) = self._vjp(twins, blamed, multiples, ledger)
         watched = twins is not None and not multiples and self.known
 
         def relevances(m: Any) -> tuple[list[Any], dict[Any, Any]]:
             with self.mesh():
-                found, inside = pullback(m)
+                found, inside = pullback(_placed_like(m, first))
                 return found, inside | {CHANGE: change(m, first, there)} if watched else inside
 
         return first, relevances, rest
@@ -301,6 +302,12 @@ class Explanation:
             return [r + units[number] if number in units else r for number, r in pairs], inside
 
         return out[0].value, relevances, ([bundle.value for bundle in out[1:]], out[0].twin)
+
+
+def _placed_like(value: Any, like: Any) -> Any:
+    """On an Explicit mesh, sharded alike: what is made outside of the mesh has no sharding."""
+    explicit = _compat.is_explicit(jax.typeof(like))
+    return _compat.cotangent(value, like) if explicit else value
 
 
 def explain(

@@ -66,6 +66,24 @@ def test_relevance_is_the_same(name: str) -> None:
     assert leaf.ndim < 3 or leaf.sharding.spec[0] == "batch"
 
 
+ELEMENTS: dict[str, Callable] = {
+    "one class": relevance(lambda x: jnp.tanh(x[:, 0] @ W)[:, 1], "slope"),
+    "one row and class": relevance(lambda x: jnp.tanh(x @ W)[:, 1, 2], baseline=0.2),
+    "dimensions less": relevance(lambda x: jax.lax.squeeze(x[:, :1, 1:2], (1, 2)), "lrp"),
+    "blamed": relevance(lambda x: jnp.tanh(x @ W + 0.1)[:, 1, 2], "epsilon", biases=True),
+}
+
+
+@pytest.mark.every_case
+@pytest.mark.parametrize("name", ELEMENTS)
+def test_no_mesh_need_be_set(name: str) -> None:
+    """The batch alone says where it lies; of what is explained one element is taken."""
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Explicit,))
+    explain = jax.jit(ELEMENTS[name])
+    found = explain(jax.device_put(X, NamedSharding(mesh, P("batch"))))
+    assert_close(jax.device_get(found), jax.device_get(explain(X)), 1e-11)
+
+
 def test_references_and_microbatches() -> None:
     """What training makes of a sharded batch."""
 
