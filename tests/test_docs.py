@@ -1,6 +1,7 @@
 """The code in `docs/` runs, and does what is said."""
 
 import importlib.util
+import json
 import pathlib
 import re
 from types import ModuleType
@@ -185,10 +186,9 @@ def test_a_rule_in_ten_lines():
 # --------------------------------------------------------------------------------- the reference
 
 
-def reference() -> Any:
-    """The script that makes the reference pages."""
-    path = DOCS / "site" / "reference.py"
-    spec = importlib.util.spec_from_file_location("reference", path)
+def script(name: str) -> Any:
+    """A script of the site."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / "site" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -196,7 +196,7 @@ def reference() -> Any:
 
 
 def test_every_public_name_is_in_the_reference():
-    made = reference()
+    made = script("reference")
     pages = made.pages()
     for door in made.DOORS:
         page = pages[f"reference/{door.__name__.rpartition('.')[2]}.md"]
@@ -209,7 +209,7 @@ def test_every_public_name_is_in_the_reference():
 
 
 def test_a_public_name_without_a_docstring_is_an_error(monkeypatch):
-    made = reference()
+    made = script("reference")
     monkeypatch.setattr(jaxrel.relevance, "__doc__", None)
     with pytest.raises(ValueError, match="jaxrel.relevance is public and has no docstring"):
         made.pages()
@@ -226,3 +226,53 @@ def test_every_rule_preset_and_metric_has_a_row():
     assert named == {n for n in every if issubclass(getattr(rules, n), rules.Rule)} - {"Rule"}
     judged = (DOCS / "metrics.md").read_text()
     assert not [name for name in metrics.__all__ if f"{name}" not in judged]
+
+
+# --------------------------------------------------------------------------------- the notebooks
+
+NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.every_case
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_hold_what_they_show(path):
+    """Every cell was run, in order, and nothing is heavy."""
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == [1 + k for k in range(len(cells))]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert outputs and not [out for out in outputs if out["output_type"] == "error"]
+    assert path.stat().st_size < 150_000
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("default_precision")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path):
+    """They show again what they hold, but for the last digits of numbers."""
+    notebook = json.loads(path.read_text())
+    kinds = [shown(cell) for cell in notebook["cells"]]
+    made = script("notebooks").run(notebook)
+    assert [shown(cell) for cell in notebook["cells"]] == kinds
+    if path.stem == "images":
+        assert made["accuracy"] > 0.9
+        assert made["scores"]["against black"] > made["scores"]["epsilon_plus_flat"]
+    if path.stem == "text":
+        change = made["fun"](made["asked"]) - made["fun"](jnp.zeros_like(made["asked"]))
+        np.testing.assert_allclose(made["found"].sum(1), change, rtol=1e-3, atol=1e-4)
+
+
+def shown(cell: dict[str, Any]) -> list[list[str]]:
+    """Of what kinds the outputs of a cell are."""
+    return [sorted(output.get("data", ["text"])) for output in cell.get("outputs", [])]
+
+
+@pytest.mark.usefixtures("default_precision")
+def test_a_cell_shows_its_last_value_and_what_it_prints():
+    run_cells = script("notebooks").run
+    sources = ["a = 1\nprint(a)\na + 1", "import jaxrel\njaxrel.rulesets.slope()", "b = a"]
+    cells = [{"cell_type": "code", "source": [source]} for source in sources]
+    assert run_cells({"cells": cells})["b"] == 1
+    printed, value = cells[0]["outputs"]
+    assert printed["text"] == ["1\n"] and value["data"]["text/plain"] == ["2"]
+    assert "<table" in "".join(cells[1]["outputs"][0]["data"]["text/html"])
+    assert cells[2]["outputs"] == []
