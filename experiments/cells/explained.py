@@ -25,16 +25,21 @@ def methods(low: float = 0.0, high: float = 1.0) -> dict[str, Explain]:
         low: The least value of a pixel, for the presets that need it.
         high: The largest.
     """
+    rules = rules_by_name(low, high)
+    found = {name: by_rules(chosen, name in AGAINST_BLACK) for name, chosen in rules.items()}
+    found["integrated gradients"] = integrated_gradients
+    found["random"] = at_random
+    return found
+
+
+def rules_by_name(low: float, high: float) -> dict[str, jaxrel.RuleSet]:
+    """Every preset, those that need the bounds of pixels with theirs."""
     bounded = {
         "deep_taylor": rulesets.deep_taylor(low, high),
         "epsilon_gamma_box": rulesets.epsilon_gamma_box(low, high),
     }
     names = sorted(set(rulesets.__all__) - {"First", "Kind", "RuleSet", "preset"} - {*bounded})
-    rules = {name: rulesets.preset(name) for name in names} | bounded
-    found = {name: by_rules(chosen, name in AGAINST_BLACK) for name, chosen in rules.items()}
-    found["integrated gradients"] = integrated_gradients
-    found["random"] = at_random
-    return found
+    return {name: rulesets.preset(name) for name in names} | bounded
 
 
 def by_rules(rules: jaxrel.RuleSet, against_black: bool = False) -> Explain:
