@@ -72,14 +72,14 @@ def judge(program: Program, seed: int, many: int) -> tuple:
     """A row of the table: how often tokens that matter come before those that do not."""
     made, model = compiled(program)
     sequences = program.sequences(seed, many)
-    asked = ask(model, made, sequences, program.tokens)
+    asked, right = ask(model, made, sequences, program.tokens)
     truth = np.concatenate([program.matters(made, sequence) for sequence in sequences])
     said = [one for sequence in sequences for one in made(list(sequence))]
     told = truth.any(1) & ~truth.all(1) & np.array([one is not None for one in said])
-    told &= asked.right
+    told &= right
     scores = []
     for explain in METHODS.values():
-        relevance = np.abs(jax.jit(lambda explain=explain: explain(asked))())[:, 1:]
+        relevance = np.abs(jax.jit(explain)(asked))[:, 1:]
         found = metrics.auc(_rounded(relevance)[told], jnp.asarray(truth[told]))
         scores.append(float(found.mean()))
     return (program.name, program.needs, int(told.sum()), *scores)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,31 +14,46 @@ import numpy as np
 import jaxrel
 from experiments.rasp.programs import BOS
 
-Value = Callable[[jax.Array], jax.Array]
-"""Maps embeddings of tokens, (N, 1 + tokens, d), to what is explained of each, (N,)."""
 
-
-class Questions(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "tokens", "beside", "weights", "fresh", "others"],
+    meta_fields=["run"],
+)
+@dataclasses.dataclass(frozen=True)
+class Questions:
     """What is asked of a transformer: for each sequence why it says what it does at each position.
 
+    A pytree, to be an argument of what is compiled: of parameters that are constants XLA computes
+    what it can beforehand, and on a busy machine such programs came out different, with NaN.
+
     Attributes:
+        params: Of the transformer.
         tokens: (N, 1 + T, d) embeddings of the tokens, that of the beginning in front.
+        beside: (N, 1 + T, d) those of positions.
+        weights: (N, 1 + T, d) 1 where the residual stream has what is explained, 0 else; all 0
+            where the program says nothing.
         fresh: (d,) that of a token which occurs nowhere.
         others: (V, d) that of each token of the vocabulary.
-        value: What is explained; 0 where the program says nothing.
-        right: (N,) whether the transformer says what the program does.
+        run: From parameters and embeddings to the residual stream.
     """
 
+    params: Any
     tokens: jax.Array
+    beside: jax.Array
+    weights: jax.Array
     fresh: jax.Array
     others: jax.Array
-    value: Value
-    right: np.ndarray
+    run: Callable[[Any, jax.Array], jax.Array]
+
+    def value(self, embedded: jax.Array) -> jax.Array:
+        """What is explained of embeddings of tokens (N, 1 + T, d), (N,)."""
+        return (self.run(self.params, embedded + self.beside) * self.weights).sum((1, 2))
 
 
 def ask(
     model: Any, program: Any, sequences: Sequence[Sequence[Any]], tokens: Sequence[Any]
-) -> Questions:
+) -> tuple[Questions, np.ndarray]:
     """Ask a compiled program for all that it says.
 
     Args:
@@ -44,6 +61,9 @@ def ask(
         program: The same for the interpreter.
         sequences: Of equal length.
         tokens: The vocabulary, the fresh one last.
+
+    Returns:
+        Questions, and (N,) whether the transformer says what the program does.
 
     Raises:
         ValueError: The transformer hardly ever says what the interpreter says.
@@ -70,14 +90,17 @@ def ask(
         return model.get_compiled_model().transformer(embedded, mask, use_dropout=False).output
 
     run = hk.without_apply_rng(hk.transform(forward)).apply
-    beside, weights = jnp.asarray(positions[rows]), jnp.asarray(wanted)
-
-    def value(embedded: jax.Array) -> jax.Array:
-        return (run(model.params, embedded + beside) * weights).sum((1, 2))
-
-    embedded = jnp.asarray(table[ids[rows]])
-    right = _right(model, program, sequences, np.asarray(jax.jit(value)(embedded)))
-    return Questions(embedded, jnp.asarray(others[-1]), jnp.asarray(others), value, right)
+    asked = Questions(
+        params=model.params,
+        tokens=jnp.asarray(table[ids[rows]]),
+        beside=jnp.asarray(positions[rows]),
+        weights=jnp.asarray(wanted),
+        fresh=jnp.asarray(others[-1]),
+        others=jnp.asarray(others),
+        run=run,
+    )
+    found = np.asarray(jax.jit(lambda asked: asked.value(asked.tokens))(asked))
+    return asked, _right(model, program, sequences, found)
 
 
 def _unit(model: Any, program: Any, said: Any) -> int:

@@ -1,5 +1,6 @@
 """Programs compiled to transformers, and what is known of them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,6 +43,18 @@ def test_a_program_that_moves_tokens_is_explained(monkeypatch):
     name, _, outputs, *scores = compiled.judge(BY_NAME["reverse"], 0, 4)
     assert (name, outputs) == ("reverse", 20)
     assert scores[:2] == [1, 1] and scores[2] < 0.9
+
+
+@needs("tracr-pypi")
+@pytest.mark.usefixtures("default_precision")
+def test_nothing_of_the_transformer_is_a_constant_of_the_program():
+    """XLA would compute with it while it compiles, and not always the same."""
+    program = BY_NAME["next letter"]
+    made, model = compiled.compiled(program)
+    asked, right = compiled.ask(model, made, program.sequences(0, 2), program.tokens)
+    assert right.all() and jax.tree.leaves(asked.params)
+    closed = jax.make_jaxpr(methods()["slope"])(asked)
+    assert max((np.size(constant) for constant in closed.consts), default=0) <= 1
 
 
 def test_rounding_is_no_order():
