@@ -231,7 +231,7 @@ def draw(
         row[2].axhline(0, color="0.5", linewidth=0.8)
         row[2].set(title=f"{name}: positions", xlabel="position")
         row[2].margins(y=0.3)  # room for the legend
-        row[2].legend(loc="upper right")
+        row[2].legend(loc="best")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
