@@ -85,18 +85,29 @@ def judge(params: Any, recipe: Recipe, data: Data) -> dict[str, float]:
     return {name: float(found[name]) for name in METRICS}
 
 
-def validate(params: Any, data: Data) -> dict[str, float]:
-    """Score a network for the choice of lambda, on validation pictures and their masks alone.
+def validate(params: Any, recipe: Recipe, data: Data, seed: int) -> dict[str, float]:
+    """Score a network for the choice of lambda and tolerance, on validation pictures alone.
+
+    It is seen by masks of the recipe's own kind: who is given boxes has no better ones here. They
+    are eroded by 0 to `recipe.doubt` pixels, by chance, before they cut the animals out: with masks
+    that are too wide an animal takes its own background along, and a network that decides by that
+    would score best.
+
+    Args:
+        params: The network's parameters.
+        recipe: How it was trained; one that needs no masks is scored by true ones.
+        data: The pictures.
+        seed: Of the run.
 
     Returns:
         `validation_accuracy` on the confounded pictures, and `validation_score`: the accuracy of
         the worse class when every animal is put on the background of a picture of the other class.
     """
-    images, masks, labels, _ = data.validation
-    key = jax.random.key(0)
-    swapped = training.swap_background(
-        key, jnp.asarray(images), jnp.asarray(masks), jnp.asarray(labels)
-    )
+    images, _, labels, _ = data.validation
+    masks = jnp.asarray(recipes.known_masks(recipe, data, seed).validation)
+    draw, key = jax.random.split(jax.random.key(0))
+    masks = training.erode_at_random(draw, masks, 0, recipe.doubt)
+    swapped = training.swap_background(key, jnp.asarray(images), masks, jnp.asarray(labels))
     right = _answers(params, swapped) == labels
     return {
         "validation_accuracy": float((_answers(params, images) == labels).mean()),

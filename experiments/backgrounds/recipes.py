@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.backgrounds import masks
 from experiments.backgrounds.network import apply
 from experiments.backgrounds.pictures import Data
 from jaxrel import RuleSet, rulesets, training
@@ -70,8 +71,11 @@ class Recipe(NamedTuple):
         reference: What is compared with, or empty.
         weights: The lambdas that are tried.
         counterfactual: Weight of the task loss without the background's relevance.
-        masks: Which masks it is given: `true`, `random`, `shifted`, `dilated`, or the share of the
-            training pictures that have one.
+        masks: Which masks it is given; see `experiments.backgrounds.masks`.
+        proposes: Whether it makes masks of its own of these.
+        tolerances: The ranges of pixels that are tried: how far a mask is eroded, by chance, before
+            it makes a reference and a penalty.
+        doubt: How many pixels the masks may be off, at most.
         correlation: Of class and background in its training pictures.
         patience: How many times as many epochs it is trained for.
     """
@@ -84,6 +88,9 @@ class Recipe(NamedTuple):
     weights: tuple[float, ...] = (0.0,)
     counterfactual: float = 0.0
     masks: str | float = "true"
+    proposes: bool = False
+    tolerances: tuple[tuple[int, int], ...] = ((0, 0),)
+    doubt: int = 0
     correlation: float = 1.0
     patience: int = 1
 
@@ -119,8 +126,8 @@ def table() -> list[Recipe]:
     for penalty, weights in _ZERO.items():
         for rules in ("gradient", "slope", "epsilon", "zplus"):
             rows.append(Recipe(f"{rules}:{penalty}", "masks", rules, penalty, "", weights))
-    for masks in ("random", "shifted", "dilated", 0.1, 0.01):
-        row = BEST._replace(name=f"{BEST.name}:{masks} masks", masks=masks)
+    for kind in ("random", "shifted", "dilated", 0.1, 0.01):
+        row = BEST._replace(name=f"{BEST.name}:{kind} masks", masks=kind)
         rows.append(row._replace(weights=_UNSWEPT))
     squared = ("masks", "baseline", "outside_sum_squared")
     for reference in ("another", "swap_mean", "blank", "blur", "noise", "mean"):
@@ -134,6 +141,26 @@ def table() -> list[Recipe]:
     rows.append(Recipe("baseline:outside_share:another", *share, "another", (3.0, 10.0)))
     near = NO_COMPOSITING._replace(name="compare-near+counterfactual", counterfactual=1.0)
     return [*rows, near._replace(weights=(3.0,))]
+
+
+def loose() -> list[Recipe]:
+    """Masks that are loose, few or boxes: with tolerance, proposals, and the data side beside."""
+    rows = [Recipe("plain", "none"), Recipe("oracle", "oracle")]
+    best = BEST._replace(weights=(0.1, 1.0))
+    for way in (best, Recipe("composites", "masks")):
+        rows.append(way)
+        for kind in ("true", "dilated", "shifted"):
+            name = f"{way.name}:{kind} masks + tolerance"
+            rows.append(way._replace(name=name, masks=kind, tolerances=_TOLERANCES, doubt=4))
+        for kind in ("boxes", 0.1, 0.01):
+            name = f"{way.name}:{kind} masks"
+            rows.append(way._replace(name=name, masks=kind))
+            rows.append(way._replace(name=f"{name} + proposals", masks=kind, proposes=True))
+    few = [row for row in rows if row.name.startswith("composites:0") and not row.proposes]
+    return [row for row in rows if row not in few]  # composites need a mask of every picture
+
+
+_TOLERANCES = ((0, 0), (0, 3), (1, 3), (2, 4))
 
 
 def core() -> list[Recipe]:
@@ -185,29 +212,28 @@ def arrays(recipe: Recipe, data: Data, seed: int) -> dict[str, jax.Array]:
     if recipe.information == "masks+backgrounds":
         found["alternatives"] = data.alternatives
     if recipe.information != "none":
-        found["masks"] = _masks(recipe, train.masks)
-    if isinstance(recipe.masks, float):
-        known = rng.permutation(count)[: round(recipe.masks * count)]
-        found["known"] = known.astype(np.int32)
+        made = known_masks(recipe, data, seed)
+        found["masks"] = made.train
+        if made.known is not None:
+            found["known"] = made.known
     if recipe.reference == "near":
         found["near"] = _nearest(found["masks"], train.labels)
     return {name: jnp.asarray(array) for name, array in found.items()}
 
 
-def _masks(recipe: Recipe, masks: np.ndarray) -> np.ndarray:
-    """The masks a recipe is given."""
-    kind = recipe.masks
-    if kind == "random":  # another picture's
-        masks = np.random.default_rng(3).permutation(masks)
-    elif kind == "shifted":
-        masks = np.roll(masks, (3, 3), axis=(1, 2))
-    elif kind == "dilated":
-        padded = np.pad(masks, ((0, 0), (2, 2), (2, 2), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))
-        masks = windows.max((-1, -2))
-    elif kind != "true" and not isinstance(kind, float):
-        raise ValueError(f"{recipe.name}: unknown masks {kind!r}")
-    return masks
+def known_masks(recipe: Recipe, data: Data, seed: int) -> masks.Masks:
+    """The masks a recipe works with: those it is given, or those it makes of them."""
+    key = (id(data.train.images), recipe.masks, recipe.proposes, seed)
+    if key not in _MADE:
+        if len(_MADE) > 3:
+            _MADE.clear()
+        given = masks.given(recipe.masks, data, seed)
+        _MADE[key] = data, masks.proposed(given, data, seed) if recipe.proposes else given
+    return _MADE[key][1]
+
+
+_MADE: dict[tuple, tuple[Data, masks.Masks]] = {}
+"""The last few: to propose masks takes as long as to train a network. Data so that its id lasts."""
 
 
 def _nearest(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -221,7 +247,8 @@ def _nearest(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def anonymous(recipe: Recipe) -> Recipe:
     """A recipe less what its loss does not depend on: equal ones are compiled once."""
-    return recipe._replace(name="", weights=(), correlation=1.0, patience=1)
+    same = {"name": "", "weights": (), "correlation": 1.0, "patience": 1}
+    return recipe._replace(**same, masks="", proposes=False, doubt=0)
 
 
 Fill = Callable[[jax.Array, jax.Array], jax.Array]
@@ -255,7 +282,8 @@ def loss(
                 background = 1 - labels
             other = given["alternatives"][background, batch]
         elif recipe.information == "masks":
-            other = training.swap_background(key, x, given["masks"][batch], labels, fill)
+            key, mask = _tolerant(recipe, key, given["masks"][batch])
+            other = training.swap_background(key, x, mask, labels, fill)
         if other is x or (recipe.information == "masks+backgrounds" and not recipe.penalty):
             logits = network(params, other)
             return _cross_entropy(logits, labels)
@@ -280,6 +308,7 @@ def _relevance(recipe: Recipe, network: Callable, fill: Fill) -> Loss:
             key, choose = jax.random.split(key)
             batch = jax.random.choice(choose, given["known"], batch.shape)
         x, labels, mask = (given[name][batch] for name in ("images", "labels", "masks"))
+        key, mask = _tolerant(recipe, key, mask)
         reference, mask = _reference(recipe.reference, key, batch, given, mask, fill)
         total, _ = training.relevance_loss(
             network,
@@ -292,6 +321,15 @@ def _relevance(recipe: Recipe, network: Callable, fill: Fill) -> Loss:
         return total + unknown
 
     return relevant
+
+
+def _tolerant(recipe: Recipe, key: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Masks as far as they can be trusted; a key."""
+    ((low, high),) = recipe.tolerances
+    if (low, high) == (0, 0):
+        return key, mask
+    key, draw = jax.random.split(key)
+    return key, training.erode_at_random(draw, mask, low, high)
 
 
 def _reference(

@@ -13,8 +13,8 @@ from experiments.backgrounds.judge import METRICS
 from experiments.backgrounds.recipes import Recipe
 
 COLUMNS = (
-    "recipe information rules penalty reference lambda seed masks correlation epochs chosen "
-    "validation_accuracy validation_score"
+    "recipe information rules penalty reference lambda seed masks proposes tolerance correlation "
+    "epochs chosen validation_accuracy validation_score"
 ).split() + METRICS
 """The columns of the CSV file, one row per run."""
 
@@ -35,7 +35,13 @@ Row = Mapping[str, Any]
 def row(recipe: Recipe, weight: float, seed: int) -> dict[str, Any]:
     """The columns that say what a run was."""
     columns = {key: value for key, value in recipe._asdict().items() if key in COLUMNS}
-    return columns | {"recipe": recipe.name, "lambda": weight, "seed": seed}
+    low, high = recipe.tolerances[0]
+    return columns | {
+        "recipe": recipe.name,
+        "lambda": weight,
+        "seed": seed,
+        "tolerance": f"{low}-{high}",
+    }
 
 
 def write_csv(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
@@ -74,10 +80,13 @@ def markdown(
         shown: Headings of the columns of numbers.
         by: Columns that tell the groups apart.
     """
-    head = [*by, "information", "lambda", "seeds", *shown.values()]
+    rows = list(rows)
+    wide = ["tolerance"] if any(row.get("tolerance", "0-0") != "0-0" for row in rows) else []
+    head = [*by, "information", "lambda", *wide, "seeds", *shown.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for names, group in summarize(rows, by).items():
-        cells = [*names, group[0]["information"], f"{group[0]['lambda']:g}", str(len(group))]
+        cells = [*names, group[0]["information"], f"{group[0]['lambda']:g}"]
+        cells += [*(group[0][column] for column in wide), str(len(group))]
         for column in shown:
             values = 100 * np.array([row[column] for row in group])
             spread = f" ± {values.std():.1f}" if len(values) > 1 else ""  # one seed has none

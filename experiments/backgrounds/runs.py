@@ -31,7 +31,7 @@ LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-3
 RAMP = 0.25
 """The share of all steps in which lambda grows from 0, linearly, so that no network gives up."""
-TOLERANCE = 0.02
+WITHIN = 0.02
 """Of all lambdas whose validation score is as near as this to the best, the largest is chosen."""
 
 
@@ -162,12 +162,13 @@ def sweep(
     seeds: int,
     quick: bool,
 ) -> list[dict[str, Any]]:
-    """Sweep lambda with the first seed, choose one, and train it with the other seeds.
+    """Sweep lambda and tolerance with the first seed, and train the chosen with the other seeds.
 
     Args:
         run: Trains and judges: from recipe, lambda and seed to a row with `validation_score`, or
             to None where a table is asked for of what is finished alone.
-        recipe: Its `weights` are tried.
+        recipe: Its `weights` and `tolerances` are tried. Of equals the larger lambda is chosen,
+            then the earlier tolerance.
         seeds: How many.
         quick: Whether to try only the one in the middle.
 
@@ -175,13 +176,17 @@ def sweep(
         All rows, with the column `chosen`; none where the sweep is not finished.
     """
     weights = recipe.weights[len(recipe.weights) // 2 :][:1] if quick else recipe.weights
-    swept = [row for weight in weights if (row := run(recipe, weight, 0)) is not None]
-    if len(swept) < len(weights):
+    ways = [recipe._replace(tolerances=(t,)) for t in recipe.tolerances]
+    if quick:
+        ways = ways[len(ways) // 2 :][:1]
+    tried = [(way, weight) for weight in weights[::-1] for way in ways]
+    found = [(row, *one) for one in tried if (row := run(*one, 0)) is not None]
+    if len(found) < len(tried):
         return []
-    enough = max(row["validation_score"] for row in swept) - TOLERANCE
-    weight = max(row["lambda"] for row in swept if row["validation_score"] >= enough)
-    rows = [row | {"chosen": row["lambda"] == weight} for row in swept]
-    others = (run(recipe, weight, seed) for seed in range(1, seeds))
+    enough = max(row["validation_score"] for row, _, _ in found) - WITHIN
+    best, way, weight = next(one for one in found if one[0]["validation_score"] >= enough)
+    rows = [row | {"chosen": row is best} for row, _, _ in found]
+    others = (run(way, weight, seed) for seed in range(1, seeds))
     return rows + [row | {"chosen": True} for row in others if row is not None]
 
 

@@ -8,6 +8,7 @@
 
     penalties    what is wrong with a relevance, given a mask: one number for each example
     references   what to compare with: blank, blurred, noise, mean, another, another background
+    tolerance    masks that are loose: erosion by a random number of pixels
     loss         task loss, penalty and metrics together; gradient accumulation
 
 Judge the result by what the network does (swap the background and count the flips), never by the
@@ -46,6 +47,9 @@ from .references import mean as mean
 from .references import noise as noise
 from .references import on_background as on_background
 from .references import swap_background as swap_background
+from .tolerance import dilate as dilate
+from .tolerance import erode as erode
+from .tolerance import erode_at_random as erode_at_random
 
 __all__ = [
     "Outcome",
@@ -53,7 +57,10 @@ __all__ = [
     "another",
     "blank",
     "blur",
+    "dilate",
     "energy",
+    "erode",
+    "erode_at_random",
     "fill_background",
     "in_mask_share",
     "in_range_foreground",

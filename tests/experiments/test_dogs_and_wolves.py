@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import dogs_and_wolves
-from experiments.backgrounds import animals, judge, pictures, recipes, report, runs
+from experiments.backgrounds import animals, judge, masks, pictures, recipes, report, runs
 from experiments.backgrounds.recipes import Recipe
 
 pytestmark = pytest.mark.usefixtures("default_precision")
@@ -112,18 +112,49 @@ def test_a_recipe_is_given_no_more_than_its_information(data):
     assert "alternatives" in given["pairing"]
 
 
-@pytest.mark.parametrize("masks", ["random", "shifted", "dilated", 0.1])
-def test_spoilt_masks(masks, data):
-    given = recipes.arrays(recipes.BEST._replace(masks=masks), data, 0)
+@pytest.mark.parametrize("kind", ["random", "shifted", "dilated", 0.1])
+def test_spoilt_masks(kind, data):
+    given = recipes.arrays(recipes.BEST._replace(masks=kind), data, 0)
     true = data.train.masks
-    if masks == "dilated":
+    if kind == "dilated":
         assert (given["masks"] >= true).all() and given["masks"].sum() > true.sum()
-    elif masks == 0.1:
+    elif kind == 0.1:
         assert len(given["known"]) == round(0.1 * len(true))
     else:
         assert (given["masks"] != true).any()
     with pytest.raises(ValueError, match="unknown masks 'torn'"):
         recipes.arrays(recipes.BEST._replace(masks="torn"), data, 0)
+
+
+def test_boxes_and_what_is_made_of_masks(data, monkeypatch):
+    box = masks.given("boxes", data, 0).train
+    rows = np.flatnonzero(data.train.masks[0].any((1, 2)))
+    columns = np.flatnonzero(data.train.masks[0].any((0, 2)))
+    expected = np.zeros((28, 28, 1))
+    expected[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1
+    np.testing.assert_array_equal(box[0], expected)
+    monkeypatch.setattr(masks, "STEPS", 120)
+    few = recipes.BEST._replace(masks=0.2, proposes=True)
+    made = recipes.known_masks(few, data, 0)
+    assert made.known is None and made.train.shape == data.train.masks.shape
+    overlap = (made.train * data.train.masks).sum() / np.maximum(made.train, data.train.masks).sum()
+    assert overlap > 0.5
+    assert "known" not in recipes.arrays(few, data, 0)
+
+
+def test_tolerance_is_swept_with_lambda():
+    scores = {(0, 0): 0.5, (1, 3): 0.8, (0, 2): 0.79}
+
+    def run(recipe, weight, seed):
+        (tolerance,) = recipe.tolerances
+        return {"lambda": weight, "tolerance": tolerance, "validation_score": scores[tolerance]}
+
+    some = Recipe("some", "masks", weights=(0.1, 1.0), tolerances=tuple(scores))
+    rows = runs.sweep(run, some, 2, quick=False)
+    assert len(rows) == 7
+    chosen = [(row["lambda"], row["tolerance"]) for row in rows if row["chosen"]]
+    assert chosen == [(1.0, (1, 3)), (1.0, (1, 3))]
+    assert len({recipe.name for recipe in recipes.loose()}) == len(recipes.loose())
 
 
 def test_lambda_is_the_largest_of_those_that_are_about_best():
@@ -160,7 +191,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(data, tmp_path):
     assert not (tmp_path / "run").exists()
     unbroken = runs.train(problem, 0.0, 0, 3, batch=16)
     jax.tree.map(np.testing.assert_array_equal, resumed, unbroken)
-    assert judge.validate(resumed, data) == judge.validate(unbroken, data)
+    assert judge.validate(resumed, recipe, data, 0) == judge.validate(unbroken, recipe, data, 0)
 
 
 @pytest.mark.full
@@ -183,14 +214,14 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     kept = sorted((tmp_path / "runs").iterdir())
     kept[0].write_text(json.dumps(json.loads(kept[0].read_text()) | {"accuracy": 0.125}))
     assert dogs_and_wolves.main(arguments) == 0  # reads what is finished
-    assert "12.5 ± 0.0" in capsys.readouterr().out
+    assert "| 12.5 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--share", "2/2"], "--share: expected I/N with 0 <= I < N, got '2/2'"),
-        (["--seeds", "0"], "expected positive numbers"),
+        (["--seeds", "0"], "expected a positive number"),
         (["--recipes", "plain,magic"], "no recipe begins with 'magic'"),
     ],
 )
