@@ -107,8 +107,10 @@ def proposed(known: Masks, data: Data, seed: int) -> Masks:
     images = data.train.images
     if known.known is None:
         inside = _learned(_Local(), images, known.train, seed)
-        sure = [inside(part.images) > SURE for part in (data.train, data.validation)]
-        return Masks(*(m * s for m, s in zip(known[:2], sure, strict=True)), None)
+        seen = data.validation.images
+        return Masks(
+            known.train * (inside(images) > SURE), known.validation * (inside(seen) > SURE), None
+        )
     some = known.known
     there = _learned(_UNet(), images[some], known.train[some], seed)
     made = (there(images) > 0.5).astype(np.float32)
@@ -141,7 +143,12 @@ def _learned(
             flipped = rng.random((BATCH, 1, 1, 1)) < 0.5
             both = np.where(flipped, np.flip(both, axis), both)
         params, state = step(params, state, both[..., :1], both[..., 1:])
-    there = jax.jit(lambda x: nn.sigmoid(network.apply(params, x)))
+
+    @jax.jit
+    def there(x: jax.Array) -> jax.Array:
+        logits: Any = network.apply(params, x)
+        return nn.sigmoid(logits)
+
     return lambda x: np.concatenate([there(x[k : k + 500]) for k in range(0, len(x), 500)])
 
 
