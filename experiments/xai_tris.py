@@ -216,7 +216,7 @@ def draw_cells(rows: Sequence[tuple]) -> Figure:
             axes.axvline(max(own[name][5] for name in FILTERS), color=color, linewidth=0.8)
             best = next(name for name in methods if own[name][-1])
             axes.plot(own[best][5], best, "o", color=color, markersize=10, fillstyle="none")
-        axes.set(title=", ".join(where), xlim=(0, 1))
+        axes.set(title=", ".join(where), xlim=(-0.03, 1.03))
         axes.tick_params(axis="y", labelsize=7)
         axes.grid(axis="y", linewidth=0.3)
         axes.spines[["top", "right"]].set_visible(False)
