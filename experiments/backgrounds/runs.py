@@ -81,6 +81,7 @@ def train(
     every: int = 200,
     title: str = "",
     after_step: Callable[[int], None] = lambda step: None,
+    after_epoch: Callable[[int, Any], None] = lambda epoch, params: None,
 ) -> Any:
     """Train a network.
 
@@ -95,6 +96,7 @@ def train(
         every: Steps between checkpoints.
         title: Of the progress bar.
         after_step: Called with the number of steps done.
+        after_epoch: Called with the number of epochs done, and the parameters.
 
     Returns:
         The parameters.
@@ -129,6 +131,8 @@ def train(
         if manager is not None and (step + 1) % every == 0 and step + 1 < steps:
             manager.save(step + 1, args=ocp.args.StandardSave(state))
         after_step(step + 1)
+        if (step + 1) % per_epoch == 0:
+            after_epoch((step + 1) // per_epoch, state.params)
     if manager is not None and checkpoints is not None:
         manager.close()
         shutil.rmtree(checkpoints)

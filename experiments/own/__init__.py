@@ -1,0 +1,1 @@
+"""Parts of `experiments.train_your_own`."""
