@@ -41,8 +41,9 @@ class Pictures(NamedTuple):
 
     def take(self, chosen: np.ndarray) -> "Pictures":
         """Select pictures."""
-        arrays = (leaf[chosen] for leaf in self[:4])
-        return Pictures(*arrays, [self.names[k] for k in chosen], self.classes)
+        names = [self.names[k] for k in chosen]
+        arrays = {name: getattr(self, name)[chosen] for name in self._fields[:4]}
+        return self._replace(**arrays, names=names)
 
 
 def read(images: Path, masks: Path | None, boxes: Path | None, size: int) -> Pictures:
@@ -82,11 +83,11 @@ def read(images: Path, masks: Path | None, boxes: Path | None, size: int) -> Pic
         if mask is not None:
             scaled = np.asarray(mask.resize((size, size)), np.float32)[..., None] / 255
             rows[-1] = (shown, (scaled > 0.5).astype(np.float32), True, label)
-    columns = [np.stack(column) for column in zip(*rows, strict=True)]
-    if not columns[2].any():
+    shown, made, known, labels = (np.stack(column) for column in zip(*rows, strict=True))
+    if not known.any():
         raise ValueError(f"{images}: none of {len(rows)} pictures has a mask or a box")
     names = [path.relative_to(images).as_posix() for path, _ in found]
-    return Pictures(*columns[:3], columns[3].astype(np.int32), names, classes)
+    return Pictures(shown, made, known, labels.astype(np.int32), names, classes)
 
 
 def _mask(

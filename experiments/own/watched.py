@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.own.folder import Pictures
-from jaxrel import relevance, training
+from jaxrel import RuleSet, relevance, training
 
 GAP = 0.2
 """From here on the penalty is being gamed. Networks that are trained without end below 0."""
@@ -54,7 +54,7 @@ class Watched(NamedTuple):
 
 def watcher(
     apply: Callable[[Any, jax.Array], jax.Array],
-    rules: str,
+    rules: RuleSet,
     compared: bool,
     data: Pictures,
     reach: int,
