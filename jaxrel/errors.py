@@ -85,7 +85,9 @@ def no_attribute(door: str, name: str) -> AttributeError:
     return AttributeError(f"module {door!r} has no attribute {name!r}{hint}")
 
 
-_DOORS = ("jaxrel", "jaxrel.rules", "jaxrel.rulesets", "jaxrel.metrics", "jaxrel.training")
+_DOORS = tuple(
+    f"jaxrel{part}" for part in ("", ".rules", ".rulesets", ".metrics", ".training", ".plot")
+)
 
 
 def shown(value: object, letters: int = 120) -> str:

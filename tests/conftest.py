@@ -38,6 +38,7 @@ jax.config.update("jax_enable_x64", True)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="every combination of rules and models")
+    parser.addoption("--public", action="store_true", help="models of public packages as well")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""What is installed: the library alone, of few packages, each of which it uses; and how it looks."""
+"""What is installed: the library alone, of few packages, all of them used; and how it looks."""
 
 import io
 import re

@@ -467,6 +467,7 @@ TABLE = {  # what is done, and the words that tell the way out
     "a rule of rulesets": (lambda: rulesets.Epsilon, "did you mean jaxrel.rules.Epsilon?"),
     "a rule's name": (lambda: rules.Epsilonn, "did you mean 'Epsilon'?"),
     "a metric of jaxrel": (lambda: jaxrel.aopc, "did you mean jaxrel.metrics.aopc?"),
+    "a picture of jaxrel": (lambda: jaxrel.heatmap, "did you mean jaxrel.plot.heatmap?"),
     "a metric's name": (lambda: metrics.pixel_fliping, "did you mean 'pixel_flipping'?"),
     "a penalty's name": (lambda: training.outside_shares, "did you mean 'outside_share'?"),
     "a picture's name": (lambda: plot.heatmaps, "did you mean 'heatmap'?"),

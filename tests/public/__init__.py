@@ -1,0 +1,1 @@
+"""Models of public packages, unpatched: `pytest --public` (extra `public`)."""
