@@ -15,6 +15,7 @@ from experiments.data import records
 from jaxrel import rulesets
 
 SCRIPTS = [module.name for module in pkgutil.iter_modules(experiments.__path__) if not module.ispkg]
+NEEDED = {"train_your_own": ["--images", "pictures"]}
 AGAINST_BASELINE = ["compare_to_baseline", "deeplift_rescale", "deeplift_reveal_cancel"]
 
 
@@ -24,14 +25,15 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(name, tmp_path
     """And the user who interrupts is answered by a line."""
     script = importlib.import_module(f"experiments.{name}")
     (tmp_path / "file").touch()
-    assert script.main(["--output", str(tmp_path / "file" / "there.png")]) == 2
+    needed = NEEDED.get(name, [])
+    assert script.main([*needed, "--output", str(tmp_path / "file" / "there.png")]) == 2
     captured = capsys.readouterr()
     assert "there.png" in captured.err and captured.err.count("\n") == 1 and not captured.out
 
     def interrupt(options):
         raise KeyboardInterrupt
 
-    assert command.main(script._parser, interrupt)([]) == 130
+    assert command.main(script._parser, interrupt)(needed) == 130
     assert capsys.readouterr().err == f"{name}: interrupted\n"
 
 
