@@ -15,7 +15,7 @@ from experiments.data import records
 from jaxrel import rulesets
 
 SCRIPTS = [module.name for module in pkgutil.iter_modules(experiments.__path__) if not module.ispkg]
-NEEDED = {"train_your_own": ["--images", "pictures"]}
+NEEDED = {"train_your_own": ["--images", "pictures", "--masks", "masks"]}
 AGAINST_BASELINE = ["compare_to_baseline", "deeplift_rescale", "deeplift_reveal_cancel"]
 
 
