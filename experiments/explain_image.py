@@ -29,8 +29,8 @@ from experiments.data.imagenet import center_crop, class_names, find_class, norm
 from experiments.networks.efficientnet import EfficientNetLite0, load_variables
 
 DEFAULT_RULES = (
-    "gradient,guided_backprop,lrp,epsilon_plus,epsilon_plus_flat,epsilon_alpha2_beta1,"
-    "epsilon_gamma_box,excitation_backprop,deep_taylor"
+    "gradient,guided_backprop,slope,lrp,epsilon_plus,epsilon_plus_flat,epsilon_alpha2_beta1,"
+    "epsilon_gamma_box,deep_taylor"
 )
 _BUNDLED_PICTURES = ("chelsea.png", "coffee.png", "camera.png", "motorcycle_left.png")
 _BOXED = {
@@ -113,7 +113,9 @@ def _run(options: argparse.Namespace) -> None:
         f"{names[index].split(', ')[0]} ({probability:.0%})"
         for index, probability in zip(classes, probabilities[chosen], strict=True)
     ]
-    figure = jaxrel.plot.grid(np.clip(crops / 255, 0, 1), heatmaps, captions=captions)
+    title = "Relevance for the class above each picture: red for it, blue against it"
+    pictures = np.clip(crops / 255, 0, 1)
+    figure = jaxrel.plot.grid(pictures, heatmaps, captions=captions, title=title)
     suffix = options.output.suffix[1:] or "png"
     figure.savefig(options.output, format=suffix.lower(), dpi=_DOTS_PER_INCH)
     print(f"wrote {options.output}")

@@ -118,6 +118,7 @@ def grid(
     percentile: float | None = 99.5,
     columns: int | None = None,
     overlays: bool = False,
+    title: str = "",
 ) -> Figure:
     """Draws a row per picture: the picture, and a column for each of several explanations of it.
 
@@ -134,6 +135,7 @@ def grid(
       columns: so many panels stand side by side, and a picture that needs more of them continues in
         the next line; None: a picture is one line.
       overlays: whether to draw overlays instead of heatmaps.
+      title: of the whole.
 
     Returns:
       A new figure of pyplot's, which is drawn and written by ``figure.savefig(path)``.
@@ -150,18 +152,18 @@ def grid(
         )
     if _is_one(images):
         captions = [captions] if isinstance(captions, str) and captions else captions
-        images, relevances = [images], {title: [one] for title, one in relevances.items()}
+        images, relevances = [images], {name: [one] for name, one in relevances.items()}
     pictures = [_picture(image) for image in images]
     if not pictures:
         raise ValueError("images: there is none.")
-    maps = {title: list(values) for title, values in relevances.items()}
-    for title, values in {"captions": captions or pictures, **maps}.items():
+    maps = {name: list(values) for name, values in relevances.items()}
+    for name, values in {"captions": captions or pictures, **maps}.items():
         if len(values) != len(pictures):
-            raise ValueError(f"{title}: {len(values)} for {len(pictures)} pictures.")
+            raise ValueError(f"{name}: {len(values)} for {len(pictures)} pictures.")
     if columns is not None and columns < 1:
         raise ValueError(f"columns: expected at least 1, got {columns}.")
     captions = [wrapped(text, _PANEL) for text in captions or [""] * len(pictures)]
-    titles = [wrapped(title, _PANEL) for title in maps]
+    titles = [wrapped(name, _PANEL) for name in maps]
 
     panels = 1 + len(maps)
     width = min(columns or panels, panels)
@@ -183,16 +185,18 @@ def grid(
             empty.remove()
         row[0].imshow(picture)
         _label(row[0], captions[n])
-        for panel, title, values in zip(row[1:], titles, maps.values(), strict=False):
+        for panel, name, values in zip(row[1:], titles, maps.values(), strict=False):
             if overlays:
                 overlay(picture, values[n], panel, percentile=percentile)
             else:
                 heatmap(values[n], panel, percentile=percentile)
-            _label(panel, title, f"±{panel.images[-1].get_clim()[1]:.2g}")
+            _label(panel, name, f"±{panel.images[-1].get_clim()[1]:.2g}")
     if maps:
-        shape = {"fraction": 0.1 / width, "pad": 0.05 / width, "shrink": 0.6, "aspect": 40}
+        shape = {"fraction": 0.1 / width, "pad": 0.05 / width, "aspect": 60}
         drawn = list(cells[:, :panels].flat)
         _scale(cells[0, 1].images[-1], drawn, ("−", "0", "+"), **shape)
+    if title:
+        figure.suptitle(title, fontsize="small")
     return figure
 
 
@@ -256,7 +260,8 @@ def _limit(pixels: np.ndarray, percentile: float | None, limit: float | None) ->
 def _finish(axes: Axes, drawn: Any, limit: float, colorbar: bool, title: str) -> None:
     _label(axes, wrapped(title, width_of(axes)))
     if colorbar:
-        _scale(drawn, axes, (f"{-limit:.2g}", "0", f"{limit:.2g}"), shrink=0.8)
+        bar = axes.inset_axes((1.03, 0, 0.05, 1))  # as tall as the map
+        _scale(drawn, axes, (f"{-limit:.2g}", "0", f"{limit:.2g}"), cax=bar)
 
 
 def _scale(drawn: Any, axes: Any, ends: tuple[str, str, str], **options: Any) -> None:
@@ -265,7 +270,8 @@ def _scale(drawn: Any, axes: Any, ends: tuple[str, str, str], **options: Any) ->
     # An overlay's colours have the opacities of its pixels; those of the scale are opaque.
     colors = matplotlib_module("cm").ScalarMappable(drawn.norm, drawn.cmap)
     figure = np.ravel(axes)[0].get_figure()
-    bar = figure.colorbar(colors, ax=axes, extend="both", ticks=[low, 0, high], **options)
+    beside = {} if "cax" in options else {"ax": axes}
+    bar = figure.colorbar(colors, extend="both", ticks=[low, 0, high], **beside, **options)
     bar.ax.set_yticklabels(ends, fontsize="x-small")
 
 

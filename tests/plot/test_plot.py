@@ -114,12 +114,20 @@ def test_maps_of_mostly_zeros_have_a_scale():
     assert plot.heatmap(sparse, percentile=90).images[-1].get_clim() == (-2e-30, 2e-30)
 
 
+def test_a_grid_has_a_title():
+    figure = plot.grid(np.zeros((1, 4, 4, 3)), {"lrp": np.ones((1, 4, 4))}, title="the whole")
+    assert figure.get_suptitle() == "the whole"
+
+
 def test_a_colour_bar_is_an_option(relevance):
     plot.heatmap(relevance)
     assert len(pyplot.gcf().axes) == 1
     plot.heatmap(relevance, limit=2, colorbar=True, title="mine")
     figure = pyplot.gcf()
-    assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == ["-2", "0", "2"]
+    (bar,) = figure.axes[0].child_axes
+    assert [tick.get_text() for tick in bar.get_yticklabels()] == ["-2", "0", "2"]
+    figure.draw_without_rendering()
+    assert 0.85 < bar.bbox.height / figure.axes[0].bbox.height <= 1  # and the points at its ends
     assert figure.axes[0].get_title() == "mine"
     figure.canvas.draw()
 
