@@ -137,11 +137,13 @@ def markdown(rows: Sequence[tuple]) -> str:
         if value is None or isinstance(value, str):
             return f"`{value}`" if value else ""
         if column.startswith("not conserved"):
-            return "yes" if value < NEGLIGIBLE else f"{value:.2g}"
+            return "yes" if value < NEGLIGIBLE else f"no ({value:.2g})"
         return f"{value:+.2f}" if column.startswith("faithfulness") else f"{value:.2f}"
 
-    lines = [COLUMNS, ["---"] * len(COLUMNS)]
-    lines += [[cell(*pair) for pair in zip(COLUMNS, row, strict=True)] for row in rows]
+    judged = [any(row[k] is not None for row in rows) for k in range(len(COLUMNS))]
+    kept = [(k, column) for k, column in enumerate(COLUMNS) if judged[k]]
+    lines = [[column.removeprefix("not ") for _, column in kept], ["---"] * len(kept)]
+    lines += [[cell(column, row[k]) for k, column in kept] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

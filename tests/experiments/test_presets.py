@@ -11,8 +11,8 @@ from jaxrel import rulesets
 @pytest.fixture
 def results(tmp_path):
     """Tables of which one line is known."""
-    for script, column, _ in presets.JUDGED:
-        (tmp_path / f"{script}.csv").write_text(f"network,method,{column}\ncnn,slope,0.5\n")
+    for script, column, (network, *_) in presets.JUDGED:
+        (tmp_path / f"{script}.csv").write_text(f"network,method,{column}\n{network},slope,0.5\n")
     return tmp_path
 
 
@@ -42,7 +42,7 @@ def test_from_the_command_line(results, tmp_path, monkeypatch, capsys):
         rows = {row["preset"]: row for row in csv.DictReader(file)}
     assert set(rows) == set(rulesets.presets.__all__) - {"preset"}
     assert rows["slope"]["idsds, cnn"] == "0.5" and rows["gim"]["idsds, cnn"] == ""
-    assert "| `slope` | 0.25 |  | 2.00 |  | 0.50 |" in capsys.readouterr().out
+    assert "| `slope` | no (0.25) | 2.00 | 0.50 | +0.50 |" in capsys.readouterr().out
 
 
 def test_a_table_that_is_missing_is_told_in_one_line(tmp_path, capsys):
