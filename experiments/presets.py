@@ -29,7 +29,7 @@ from experiments.data import records
 ON = ("cnn", "vit")
 RESULTS = Path(__file__).parent / "results"
 JUDGED = (("idsds", "score", ("cnn", "vit")),
-          ("faithfulness", "over random", ("digits", "fashion", "efficientnet")))  # fmt: skip
+          ("faithfulness", "over random", ("digits", "digits to black", "fashion", "fashion to black", "efficientnet")))  # fmt: skip
 COLUMNS = (
     "preset",
     *(f"not conserved, {name}" for name in ON),
