@@ -28,8 +28,8 @@ from experiments.data import records
 
 ON = ("cnn", "vit")
 RESULTS = Path(__file__).parent / "results"
-JUDGED = (("idsds", "score", ("cnn", "vit")),
-          ("faithfulness", "over random", ("digits", "digits to black", "fashion", "fashion to black", "efficientnet")))  # fmt: skip
+PICTURES = ("digits", "digits to black", "fashion", "fashion to black", "efficientnet")
+JUDGED = (("idsds", "score", ON), ("faithfulness", "over random", PICTURES))
 COLUMNS = (
     "preset",
     *(f"not conserved, {name}" for name in ON),
