@@ -81,6 +81,7 @@ def test_fourteen_tasks_are_short():
     assert len(blocks("howto.md")) == 15  # and what they explain
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("default_precision")
 def test_guide(capsys):
     made: list[dict[str, Any]] = [{}]
@@ -164,6 +165,7 @@ def test_the_same_lines_explain_a_token_model_of_every_library():
         np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6, err_msg=library)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("default_precision")
 def test_metrics():
     made = run("metrics.md")

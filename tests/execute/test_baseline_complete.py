@@ -231,6 +231,7 @@ def _points(x: str) -> jax.Array:
     return jnp.zeros((3, 5)) if x == "zeros" else elsewhere(jnp.zeros((3, 5)), int(x))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("there", ["1", "zeros", "0"])
 def test_every_step(there: str, compiled: Callable) -> None:
     """Each program, by the presets that differ; against itself relevance is 0."""

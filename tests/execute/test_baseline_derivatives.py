@@ -160,6 +160,7 @@ def test_relevance_of_kinks_is_the_difference() -> None:
             assert np.isfinite(derivative).all(), key
 
 
+@pytest.mark.full
 def test_float32() -> None:
     """The same in the dtype of users: slopes to 1e-5, their derivatives to 1e-2."""
     x, x0 = grid([-2.0, -0.3, 0.0, 0.7, 3.0], relative=False)

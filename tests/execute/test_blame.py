@@ -202,6 +202,7 @@ def test_biases_are_stacked_per_iteration_of_a_scan():
     np.testing.assert_allclose(stacked, np.stack(single), rtol=1e-10)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name",
     [covering.case("resnet_basic", full=True), "vit", covering.case("decoder_scan", full=True)],
@@ -230,6 +231,7 @@ def test_transformations_change_nothing(name):
         np.testing.assert_allclose(spread[key], 8 * found, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "rules", ["slope", "epsilon", RuleSet(matmul=Gamma(0.2, 0.1))], ids=["slope", "eps", "g"]
 )

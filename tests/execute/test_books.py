@@ -262,6 +262,7 @@ def narrow_net(x):
     return scores + h[1].sum(0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("name", ["cp_lrp", "slope", "epsilon_plus_flat", "to a baseline"])
 def test_in_16_bits_a_rule_creates_nothing_by_rounding(name, dtype):

@@ -155,6 +155,7 @@ def plain() -> Any:
     return explained(through(lambda fun: fun))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("wrap", WRAPPERS, ids=lambda wrap: wrap.__name__)
 def test_relevance_of_control_flow(wrap: Callable) -> None:
     """The plain program's, whatever the rule set."""

@@ -28,6 +28,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.full
 def test_the_parts_add_up_to_the_value(quick):
     found = {}
     for row in rows_of(quick / "blame_the_bias.csv"):

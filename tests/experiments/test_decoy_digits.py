@@ -86,6 +86,7 @@ def test_a_wrong_argument_ends_in_one_line(arguments, message, capsys):
     assert message in captured.err and captured.err.count("\n") == 1
 
 
+@pytest.mark.full
 def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     rng = np.random.default_rng(0)
     few = digits.Digits(

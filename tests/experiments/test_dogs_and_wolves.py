@@ -126,6 +126,7 @@ def test_spoilt_masks(kind, data):
         recipes.arrays(recipes.BEST._replace(masks="torn"), data, 0)
 
 
+@pytest.mark.full
 def test_boxes_and_what_is_made_of_masks(data, monkeypatch):
     box = masks.given("boxes", data, 0).train
     rows = np.flatnonzero(data.train.masks[0].any((1, 2)))

@@ -16,6 +16,7 @@ def results(tmp_path):
     return tmp_path
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("default_precision")
 def test_what_is_conserved_and_what_it_costs():
     slope, repeated = rulesets.slope(), rulesets.deconvnet()

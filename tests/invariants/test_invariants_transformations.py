@@ -153,6 +153,7 @@ def test_decoder_scanned_is_decoder_unrolled() -> None:
     assert_close(result, _expected("decoder"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name", [pytest.param("resnet_bottleneck", marks=pytest.mark.full), "decoder_scan"]
 )

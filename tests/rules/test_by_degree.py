@@ -250,6 +250,7 @@ def test_gates(name):
     np.testing.assert_allclose(found.sum(), other(X).sum(), rtol=1e-11)
 
 
+@pytest.mark.full
 def test_a_loop_is_what_it_is_unrolled():
     """Also where degrees grow without end, and where loops are in loops; and its derivatives."""
     found, grads = [], []

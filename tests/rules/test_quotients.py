@@ -115,6 +115,7 @@ def measured(depth, width, tokens, norm=layer_norm):
     return found
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("default_precision")
 @pytest.mark.parametrize("norm", [layer_norm, lambda x: layer_norm(x, fast=True)])
 def test_a_transformer_is_complete_in_float32(norm):
