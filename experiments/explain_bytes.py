@@ -105,13 +105,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; an error if it asks the impossible."""
     rules = command.rule_sets(options.rules)
+    output = records.folder(options.output)
     variables, types = load_variables(), load_types()
     if options.files is None:
         paths = [path for one in DEFAULT_FILES for path in _installed(*one)]
     else:
         paths = [Path(name) for name in command.names("--files", options.files)]
     tokens = np.stack([encode(path.read_bytes()) for path in paths])
-    output = records.folder(options.output)
 
     said = np.asarray(tell(variables, tokens)).argmax(1)
     maps = {name: explain(variables, tokens, said, one) for name, one in rules.items()}

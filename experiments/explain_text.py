@@ -84,10 +84,10 @@ def _run(options: argparse.Namespace) -> None:
     rules = command.rule_sets(options.rules, compared=False)
     if len(options.sentences) != 2:
         raise ValueError(f"expected two sentences in quotes, got {len(options.sentences)}")
+    output = records.folder(options.output)
     tokenizer = load_tokenizer()
     split = [encode(tokenizer, sentence) for sentence in options.sentences]
     pieces, ids = [words for words, _ in split], [jnp.asarray(of) for _, of in split]
-    output = records.folder(options.output)
 
     variables = load_variables()
     value = float(similarity(variables, *ids)[0])
