@@ -48,6 +48,7 @@ def test_the_first_page():
     np.testing.assert_allclose(made["explain"](jnp.array([[1.0, 3.0]])), [[-1.0, 4.5]], rtol=1e-6)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("default_precision")
 def test_the_tutorial_finds_a_shortcut_and_repairs_it(capsys):
     made = run("tutorial.md")

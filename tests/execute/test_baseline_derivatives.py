@@ -99,6 +99,7 @@ def grid(points: list[float], relative: bool) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(x0 + distance), jnp.asarray(x0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("group", ["everywhere", "positive"])
 def test_secants_are_mean_slopes(group: str) -> None:
     """Slope and derivatives of every smooth nonlinearity, on the scale on which it varies."""

@@ -237,6 +237,7 @@ def test_rules_for_matrices_see_differences(rule):
     np.testing.assert_allclose(found, relevance(lambda x: x @ w, chosen)(X - X0), rtol=1e-10)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name", ["control_flow", *(covering.case(n, full=True) for n in ("vit", "decoder_scan"))]
 )

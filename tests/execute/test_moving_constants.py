@@ -126,6 +126,7 @@ def test_relevance_adds_up() -> None:
         np.testing.assert_allclose(found, change, rtol=1e-11, atol=1e-12, err_msg=key)
 
 
+@pytest.mark.full
 def test_examples_do_not_mix() -> None:
     """A batch is explained like its examples one by one."""
 

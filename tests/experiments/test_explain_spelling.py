@@ -56,6 +56,7 @@ def test_letters_phonemes_and_biases_add_up_to_the_logit(variables, found):
     np.testing.assert_allclose(sum(parts), value, rtol=1e-4)
 
 
+@pytest.mark.full
 def test_against_unknown_letters_relevance_is_what_they_change(variables, found):
     word, spoken = jnp.asarray(found.words[0]), jnp.asarray(found.spoken[0])
     rules = judged.rule_set("compare_to_baseline", variables)

@@ -48,6 +48,7 @@ def test_what_is_read(pictures):
     assert by_masks.names[0] == "bar/0.png" and not by_masks.masks[~by_masks.known].any()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("library", ["linen", "nnx"])
 def test_from_the_command_line(pictures, capsys, library):
     arguments = ["--images", str(pictures / "images"), "--output", str(pictures / "out")]

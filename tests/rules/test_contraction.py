@@ -79,6 +79,7 @@ def network(kernel, head):
     return fun
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rule", [rules.Flat(), rules.WSquare()])
 def test_what_does_not_depend_on_the_input_is_computed_for_one_example(rule):
     rng = np.random.default_rng(1)
