@@ -183,7 +183,10 @@ def _write(path: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -> 
     text = report.describe("python -m experiments.dogs_and_wolves", settings)
     text += report.markdown(rows) + "\n"
     path.with_suffix(".md").write_text(text)
-    report.figure(path.with_suffix(".png"), rows)
+    if path.name == "dogs_and_wolves":
+        report.figure(path.with_suffix(".png"), rows)
+    else:
+        report.bars(path.with_suffix(".png"), rows, ("recipe",))
     construction.figure(path.parent / "dogs_and_wolves_construction.png")
     print(text)
     print(f"wrote {path}.csv, .md and .png, and {path.parent}/dogs_and_wolves_construction.png")
