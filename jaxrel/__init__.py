@@ -13,6 +13,7 @@ from . import errors
 from . import rules as rules
 from . import rulesets as rulesets
 from ._call.multipliers import with_multipliers as with_multipliers
+from ._call.progress import progress as progress
 from .api import relevance as relevance
 from .api import relevance_vjp as relevance_vjp
 from .api import rewrite as rewrite
@@ -65,6 +66,7 @@ __all__ = [
     "linear_map",
     "metrics",
     "plot",
+    "progress",
     "relevance",
     "relevance_vjp",
     "rewrite",

@@ -110,7 +110,7 @@ def integrated(
         def point(k: jax.Array) -> tuple[list[Any], Any, Any]:
             return start, jnp.asarray(nodes)[k], jnp.asarray(weights)[k]
 
-        return _contributions(call, point, steps, chunk)
+        return _contributions("integrated", call, point, steps, chunk)
 
     return integrated_fun
 
@@ -277,7 +277,7 @@ def expected(
 
         if multipliers is None:
             return mean("expected", against_one, points, chunk)
-        return _contributions(call, point, points, chunk)
+        return _contributions("expected", call, point, points, chunk)
 
     return expected_fun
 
@@ -318,7 +318,7 @@ def _given(relevance_fn: Callable[..., Any], baseline: Any) -> Callable[..., Any
     )
 
 
-def _contributions(call: Arguments, draw: Draw, points: int, chunk: int) -> Any:
+def _contributions(name: str, call: Arguments, draw: Draw, points: int, chunk: int) -> Any:
     """Sums w (x - x0) m(x0 + t (x - x0)) over points k, where ``draw(k)`` is (x0, t, w)."""
 
     def at(k: jax.Array) -> list[Any]:
@@ -339,7 +339,7 @@ def _contributions(call: Arguments, draw: Draw, points: int, chunk: int) -> Any:
         pairs = zip(differences, jax.tree.leaves(m), strict=True)
         return [_to(d, weight) * d * m for d, m in pairs]
 
-    sums = total(at, points, chunk)
+    sums = total(name, at, points, chunk)
     results = [s.astype(x.dtype) for s, x in zip(sums, call.leaves, strict=True)]
     return call.select(call.restore(results))
 

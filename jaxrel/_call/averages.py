@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _compat
+from .progress import teller
 
 METHODS = ("gauss_legendre", "left", "right", "middle", "trapezoid")
 """Names of quadratures."""
@@ -26,8 +27,8 @@ def wide(x: Any) -> Any:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
-def total(fun: Callable[[jax.Array], Any], count: int, chunk: int) -> Any:
-    """Returns the sum of ``fun(k)`` over 0 <= k < count, trees of arrays."""
+def total(name: str, fun: Callable[[jax.Array], Any], count: int, chunk: int) -> Any:
+    """Returns the sum of ``fun(k)`` over 0 <= k < count, trees of arrays; ``name`` 's progress."""
     indices = jnp.arange(count, dtype=jnp.int32)
     if count == 1:
         return fun(indices[0])
@@ -35,6 +36,7 @@ def total(fun: Callable[[jax.Array], Any], count: int, chunk: int) -> Any:
         return jax.tree.map(lambda leaf: leaf.sum(0), jax.vmap(fun)(indices))
     # jit: traced once, however often it is used below
     fun = jax.jit(jax.checkpoint(fun, prevent_cse=False))
+    tell = teller(name, count)
 
     def of_chunk(indices: jax.Array) -> Any:
         if len(indices) == 1:
@@ -42,7 +44,9 @@ def total(fun: Callable[[jax.Array], Any], count: int, chunk: int) -> Any:
         return jax.tree.map(lambda leaf: leaf.sum(0), jax.vmap(fun)(indices))
 
     def add(sums: Any, indices: jax.Array) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sums, of_chunk(indices)), None
+        sums = jax.tree.map(jnp.add, sums, of_chunk(indices))
+        tell(len(indices), indices[0])
+        return sums, None
 
     whole = count - count % chunk
     sums = jax.tree.map(_compat.zeros, jax.eval_shape(fun, indices[0]))
@@ -67,7 +71,8 @@ def mean(name: str, fun: Callable[[jax.Array], Any], count: int, chunk: int) -> 
                 raise TypeError(f"{name}: the function returned dtype {dtype}; only floats do.")
         return jax.tree.map(lambda leaf: leaf.astype(wide(leaf)) / count, found)
 
-    return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), total(share, count, chunk), dtypes)
+    sums = total(name, share, count, chunk)
+    return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), sums, dtypes)
 
 
 def quadrature(name: str, steps: int, method: str) -> tuple[np.ndarray, np.ndarray]:

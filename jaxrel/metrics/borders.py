@@ -17,6 +17,7 @@ from jax import lax
 
 from .._call.averages import count
 from .._call.checked import checked
+from .._call.progress import teller
 from ..rules.numerics import wide
 
 Function = Callable[[jax.Array], jax.Array]
@@ -173,7 +174,16 @@ def mapped(fun: Callable[[Any], Any], over: Any, chunk: int) -> Any:
       TypeError, ValueError: ``chunk`` is no positive integer.
     """
     chunk = count("metrics", chunk=chunk)
-    return lax.map(fun, over, batch_size=None if chunk == 1 else chunk)
+    places = jnp.arange(len(jax.tree.leaves(over)[0]))
+    tell = teller("metrics", len(places))
+
+    def told(row: tuple[jax.Array, Any]) -> Any:
+        place, given = row
+        result = fun(given)
+        tell(1, place)
+        return result
+
+    return lax.map(told, (places, over), batch_size=None if chunk == 1 else chunk)
 
 
 def poisoned(result: jax.Array, *by: jax.Array) -> jax.Array:
