@@ -279,3 +279,14 @@ def test_a_cell_shows_its_last_value_and_what_it_prints():
     assert printed["text"] == ["1\n"] and value["data"]["text/plain"] == ["2"]
     assert "<table" in "".join(cells[1]["outputs"][0]["data"]["text/html"])
     assert cells[2]["outputs"] == []
+
+
+def test_batchnorm_big_models_and_debugging():
+    made = run("harder.md")
+    explain, fun, images = made["explain"], made["fun"], made["images"]
+    plain = jaxrel.relevance(fun, "slope")(images)
+    np.testing.assert_allclose(explain(made["variables"], images), plain, rtol=1e-4, atol=1e-7)
+    norms = [str(jaxrel.summary(fun, r)(images)).count("affine") for r in ("lrp", made["apart"])]
+    assert norms == [0, 1]
+    assert made["averages"]["batch_stats"] and made["of_tokens"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(made["of_split"], 1, rtol=1e-5)

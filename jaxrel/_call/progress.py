@@ -15,7 +15,9 @@ from typing import Any
 
 import jax
 
-_BAR: contextvars.ContextVar[Callable[..., Any] | None] = contextvars.ContextVar("bar", default=None)
+Make = Callable[..., Any]
+
+_BAR: contextvars.ContextVar[Make | None] = contextvars.ContextVar("bar", default=None)
 
 
 @contextlib.contextmanager
@@ -75,7 +77,7 @@ def teller(name: str, count: int) -> Callable[[int, jax.Array], None]:
 class _Bar:
     """A bar that begins when it is first told of, and anew when the loop runs again."""
 
-    def __init__(self, make: Callable[[], Any], count: int):
+    def __init__(self, make: Make, count: int):
         self.make, self.count = make, count
         self.lock, self.shown, self.done = threading.Lock(), None, 0
 

@@ -24,7 +24,8 @@ def bars(monkeypatch):
 
     class Bar:
         def __init__(self, desc, total, **options):
-            self.desc, self.total, self.options, self.n, self.closed = desc, total, options, 0, False
+            self.desc, self.total, self.options = desc, total, options
+            self.n, self.closed = 0, False
             made.append(self)
 
         def update(self, done):
@@ -52,8 +53,9 @@ def test_a_loop_counts_to_its_end_and_computes_the_same(name, bars):
     assert not bars
     with jaxrel.progress(leave=False):
         loud = run()
-    assert [(bar.desc, bar.total, bar.n, bar.closed) for bar in bars] == [(name, count, count, True)]
-    assert bars[0].options == {"leave": False}
+    (bar,) = bars
+    assert (bar.desc, bar.total, bar.n, bar.closed) == (name, count, count, True)
+    assert bar.options == {"leave": False}
     jax.tree.map(np.testing.assert_array_equal, quiet, loud)
 
 
