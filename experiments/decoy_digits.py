@@ -161,7 +161,7 @@ def _once(
         return row
     start = time.perf_counter()
     network, data = store.settings["network"], make(plain, seed, store.settings["protocol"])
-    loss = recipes.loss(recipes.anonymous(recipe), apply(network), other_patch)
+    loss = recipes.loss(recipes.anonymous(recipe), apply(network), swap)
     given = {"images": data.train.images, "labels": data.train.labels}
     if recipe.information == "oracle":
         given["images"] = data.deconfounded
@@ -211,6 +211,11 @@ def other_patch(x: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.broadcast_to(grey, x.shape)
 
 
+def swap(key: jax.Array, x: jax.Array, mask: jax.Array, labels: jax.Array) -> jax.Array:
+    """The same digit with the patch of a picture of another class."""
+    return training.swap_background(key, x, mask, labels, other_patch)
+
+
 def judge(network: str, params: Any, recipe: Recipe, data: Data) -> dict[str, float]:
     """Measure a network on the test, and score it on the validation digits."""
     logits = jax.jit(apply(network))
@@ -226,7 +231,7 @@ def judge(network: str, params: Any, recipe: Recipe, data: Data) -> dict[str, fl
     _, inverted, inverted_worst = right(data.inverted, test.labels)
     _, validated, _ = right(validation.images, validation.labels)
     operands = map(jnp.asarray, (validation.images, validation.masks, validation.labels))
-    swapped = training.swap_background(jax.random.key(0), *operands, fill=other_patch)
+    swapped = swap(jax.random.key(0), *operands)
     _, _, score = right(swapped, validation.labels)
     flips = float((answers != told).mean())
     found = _in_mask(network, recipe.rules, params, data)

@@ -50,16 +50,18 @@ class Network(nn.Module):
     Attributes:
         classes: Number of logits.
         channels: Of the convolutions.
+        kernels: Their height and width.
     """
 
     classes: int = 2
     channels: Sequence[int] = CHANNELS
+    kernels: Sequence[int] = KERNELS
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (N, H, W, C) pictures with values in [0, 1] to (N, classes) logits."""
         x = 2 * x - 1
-        for number, (features, kernel) in enumerate(zip(self.channels, KERNELS, strict=True)):
+        for number, (features, kernel) in enumerate(zip(self.channels, self.kernels, strict=True)):
             x = nn.relu(PatchConv(features, kernel, name=f"conv_{number}")(x))
             self.sow("intermediates", "units", x)
         return nn.Dense(self.classes, name="classifier")(x.reshape(len(x), -1))

@@ -251,27 +251,28 @@ def anonymous(recipe: Recipe) -> Recipe:
     return recipe._replace(**same, masks="", proposes=False, doubt=0)
 
 
-Fill = Callable[[jax.Array, jax.Array], jax.Array]
+Swap = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+"""From a key, pictures, masks and labels to the same objects with another nuisance."""
 
 
 @functools.lru_cache(maxsize=2)
 def loss(
     recipe: Recipe,
     network: Callable[[Any, jax.Array], jax.Array] = apply,
-    fill: Fill = training.fill_background,
+    swap: Swap = training.swap_background,
 ) -> Loss:
     """Build a recipe's loss of a batch. The same function for the same arguments.
 
     Args:
         recipe: What to minimise.
         network: From parameters and pictures to logits.
-        fill: How composites remove the other picture's object.
+        swap: How composites are made.
 
     Returns:
         A function of parameters, a random key, the (N,) indices of the batch, `arrays`, and lambda.
     """
     if recipe.rules:
-        return _relevance(recipe, network, fill)
+        return _relevance(recipe, network, swap)
 
     def plain(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):
         x, labels = given["images"][batch], given["labels"][batch]
@@ -283,7 +284,7 @@ def loss(
             other = given["alternatives"][background, batch]
         elif recipe.information == "masks":
             key, mask = _tolerant(recipe, key, given["masks"][batch])
-            other = training.swap_background(key, x, mask, labels, fill)
+            other = swap(key, x, mask, labels)
         if other is x or (recipe.information == "masks+backgrounds" and not recipe.penalty):
             logits = network(params, other)
             return _cross_entropy(logits, labels)
@@ -296,7 +297,7 @@ def loss(
     return plain
 
 
-def _relevance(recipe: Recipe, network: Callable, fill: Fill) -> Loss:
+def _relevance(recipe: Recipe, network: Callable, swap: Swap) -> Loss:
     """The loss of a recipe with a penalty on relevance."""
 
     def relevant(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):
@@ -309,7 +310,7 @@ def _relevance(recipe: Recipe, network: Callable, fill: Fill) -> Loss:
             batch = jax.random.choice(choose, given["known"], batch.shape)
         x, labels, mask = (given[name][batch] for name in ("images", "labels", "masks"))
         key, mask = _tolerant(recipe, key, mask)
-        reference, mask = _reference(recipe.reference, key, batch, given, mask, fill)
+        reference, mask = _reference(recipe.reference, key, batch, given, mask, swap)
         total, _ = training.relevance_loss(
             network,
             RULES[recipe.rules],
@@ -333,7 +334,7 @@ def _tolerant(recipe: Recipe, key: jax.Array, mask: jax.Array) -> tuple[jax.Arra
 
 
 def _reference(
-    kind: str, key: jax.Array, batch: jax.Array, given: Arrays, mask: jax.Array, fill: Fill
+    kind: str, key: jax.Array, batch: jax.Array, given: Arrays, mask: jax.Array, swap: Swap
 ) -> tuple[jax.Array | None, jax.Array]:
     """What a batch is compared with, and the mask of what may be relevant then."""
     x, labels = given["images"][batch], given["labels"][batch]
@@ -349,7 +350,7 @@ def _reference(
     if kind == "swap_mean":
         return training.swap_background(key, x, mask, labels, _mean_fill), mask
     references = {
-        "swap": lambda: training.swap_background(key, x, mask, labels, fill),
+        "swap": lambda: swap(key, x, mask, labels),
         "blank": lambda: training.blank(x, 0.5),
         "blur": lambda: training.blur(x, 3.0),
         "noise": lambda: training.noise(key, x, 0.2),

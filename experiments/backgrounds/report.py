@@ -85,7 +85,7 @@ def markdown(
     head = [*by, "information", "lambda", *wide, "seeds", *shown.values()]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for names, group in summarize(rows, by).items():
-        cells = [*names, group[0]["information"], f"{group[0]['lambda']:g}"]
+        cells = [*map(str, names), group[0]["information"], f"{group[0]['lambda']:g}"]
         cells += [*(group[0][column] for column in wide), str(len(group))]
         for column in shown:
             values = 100 * np.array([row[column] for row in group])

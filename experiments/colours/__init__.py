@@ -1,0 +1,1 @@
+"""Coloured digits: what `experiments.spuco_mnist` and `experiments.coloured_mnist` are made of."""
