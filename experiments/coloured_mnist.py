@@ -37,9 +37,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; `OSError` or `ValueError` if it asks the impossible."""
-    names = [recipe.name for recipe in compared.RECIPES]
+    names = tuple(recipe.name for recipe in compared.RECIPES if recipe.reference != "any")
     kinds = [Kind({"problem": "coloured"}, two.problem, names)]
-    setting = compared.Setting(_init, _apply, two.recoloured)
+    setting = compared.Setting(_init, _apply, two.recoloured, names)
     compared.compare("coloured_mnist", options, kinds, setting)
 
 

@@ -9,6 +9,7 @@ The references of the relevance recipes come from the training pictures and mask
 
     swap      the same animal on the background of a picture of the other class, whose animal is
               removed (`jaxrel.training.swap_background`); swap_mean fills it with the mean
+    any       the same, of any other picture: what is trained on alone, with no relevance
     another   simply another training picture, of the other class: no compositing
     near      the same, one of the sixteen whose animals overlap most: no compositing
     blank, blur, noise, mean   of `jaxrel.training.references`
@@ -284,8 +285,10 @@ def loss(
             other = given["alternatives"][background, batch]
         elif recipe.information == "masks":
             key, mask = _tolerant(recipe, key, given["masks"][batch])
-            other = swap(key, x, mask, labels)
-        if other is x or (recipe.information == "masks+backgrounds" and not recipe.penalty):
+            groups = jnp.arange(len(x)) if recipe.reference == "any" else labels
+            other = swap(key, x, mask, groups)
+        alone = recipe.information == "masks+backgrounds" and not recipe.penalty
+        if other is x or alone or recipe.reference == "any":
             logits = network(params, other)
             return _cross_entropy(logits, labels)
         logits, others = network(params, x), network(params, other)

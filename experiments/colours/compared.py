@@ -25,10 +25,13 @@ RECIPES = (
     Recipe("plain", "none"),
     Recipe("oracle", "oracle"),
     Recipe("composites", "masks"),
+    Recipe("random composites", "masks", reference="any"),
     recipes.BEST._replace(weights=(0.1, 1.0)),
     Recipe("zplus:outside_share", "masks", "zplus", "outside_share", "", (10.0,)),
 )
-"""The last is there to be gamed."""
+"""Composites are trained on together with the pictures as they are: with more than two classes a
+colour still tells something then. Random composites are trained on alone, where it does not.
+The last recipe is there to be gamed."""
 
 _SHOWN = {
     "accuracy": "accuracy",
@@ -46,12 +49,12 @@ class Kind(NamedTuple):
     Attributes:
         facts: Columns that tell it from others.
         make: Draws the problem, from digits and a seed.
-        recipes: Names of those that are compared.
+        usual: Names of the recipes that are compared if none are asked for.
     """
 
     facts: dict[str, Any]
     make: Callable[[dict[str, Digits], int], Problem]
-    recipes: Sequence[str]
+    usual: Sequence[str]
 
 
 class Setting(NamedTuple):
@@ -61,11 +64,13 @@ class Setting(NamedTuple):
         init: From a random key and pictures to parameters.
         apply: The network; always the same function, for steps are compiled once for each.
         swap: How composites and references are made; always the same, too.
+        recipes: Names of those that make sense.
     """
 
     init: Callable[[jax.Array, jax.Array], Any]
     apply: Apply
     swap: Swap
+    recipes: Sequence[str]
 
 
 def add_options(parser: argparse.ArgumentParser, name: str, epochs: int, pictures: int) -> None:
@@ -112,8 +117,8 @@ def compare(name: str, options: argparse.Namespace, kinds: list[Kind], setting: 
     pictures = command.given(options, "pictures", 2000, options.usual_pictures)
     if options.checkpoint_every < 1:
         raise ValueError("--checkpoint-every: expected a positive number")
-    known = [recipe.name for recipe in RECIPES]
-    chosen = command.names("--recipes", options.recipes or ",".join(known), known)
+    asked = options.recipes or ",".join(setting.recipes)
+    chosen = command.names("--recipes", asked, setting.recipes)
     plain = _some(digits.load(options.mnist or mnist.fetch(animals.default_cache())), pictures)
     settings = {"epochs": epochs} | {part: len(leaf.labels) for part, leaf in plain.items()}
     every = None if options.finished else options.checkpoint_every
@@ -121,7 +126,7 @@ def compare(name: str, options: argparse.Namespace, kinds: list[Kind], setting: 
         (recipe, number)
         for recipe in RECIPES
         for number, kind in enumerate(kinds)
-        if recipe.name in chosen and (options.recipes or recipe.name in kind.recipes)
+        if recipe.name in chosen and (options.recipes or recipe.name in kind.usual)
     ]
     found: list[list[dict[str, Any]]] = [[] for _ in kinds]
     with tqdm(jobs, "recipes", disable=None) as bar:

