@@ -138,21 +138,47 @@ def figure(path: Path, rows: Sequence[Row]) -> None:
     picture.savefig(path, dpi=120)
 
 
-def bars(path: Path, rows: Sequence[Row], by: Sequence[str]) -> None:
-    """Draw accuracy, that of the worst class, and flips, for each group of chosen rows."""
+COLOURS = ("#0072B2", "#D55E00", "#999999", "#009E73")
+"""Of Okabe and Ito (2008), told apart by the colour-blind too."""
+BARS = {"accuracy": "accuracy", "worst_group": "worst group", "flip_rate": "flips"}
+
+
+def bars(
+    path: Path,
+    rows: Sequence[Row],
+    by: Sequence[str],
+    shown: Mapping[str, str] = BARS,
+    title: str = "",
+) -> None:
+    """Draw columns in percent, for each group of chosen rows: means, and deviations over seeds.
+
+    Args:
+        path: Of the picture.
+        rows: All rows.
+        by: Columns that tell the groups apart.
+        shown: Names of the columns, four at most.
+        title: Above.
+    """
     from matplotlib.figure import Figure
 
     groups = summarize(rows, by)
-    picture = Figure(figsize=(9, 1 + 0.32 * len(groups)), layout="constrained")
+    picture = Figure(figsize=(9, 1.2 + 0.38 * len(groups)), layout="constrained")
     axes = picture.subplots()
-    places = np.arange(len(groups))
-    for shift, column in zip(
-        (-0.27, 0, 0.27), ("accuracy", "worst_group", "flip_rate"), strict=True
-    ):
-        values = [100 * np.mean([row[column] for row in group]) for group in groups.values()]
-        axes.barh(places + shift, values, height=0.25, label=column.replace("_", " "))
+    places, height = np.arange(len(groups)), 0.8 / len(shown)
+    for number, (column, name) in enumerate(shown.items()):
+        values = [100 * np.array([row[column] for row in group]) for group in groups.values()]
+        axes.barh(
+            places + height * (number - (len(shown) - 1) / 2),
+            [value.mean() for value in values],
+            height=0.9 * height,
+            xerr=[value.std() if len(value) > 1 else np.nan for value in values],
+            error_kw={"elinewidth": 0.8},
+            color=COLOURS[number],
+            label=name,
+        )
     axes.set_yticks(places, [" ".join(names) for names in groups], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("%")
+    axes.set_xlabel("% (mean and standard deviation over seeds)")
+    axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8)
     picture.savefig(path, dpi=120)
