@@ -77,6 +77,7 @@ def train(
     epochs: int,
     *,
     batch: int = BATCH,
+    rate: float = LEARNING_RATE,
     checkpoints: Path | None = None,
     every: int = 200,
     title: str = "",
@@ -91,6 +92,7 @@ def train(
         seed: Of order and references.
         epochs: How often every training picture is seen.
         batch: How many pictures make a step.
+        rate: The learning rate to begin with.
         checkpoints: A directory of this run's own; None keeps no checkpoints. It is removed when
             the run is complete.
         every: Steps between checkpoints.
@@ -110,7 +112,7 @@ def train(
         raise ValueError(f"{count} training pictures are fewer than a batch, {batch}")
     steps = per_epoch * epochs
     params = jax.tree.map(jnp.copy, problem.params)  # steps reuse the memory of their state
-    state = State(params, _optimizer(steps).init(params), jnp.asarray(0))
+    state = State(params, _optimizer(steps, rate).init(params), jnp.asarray(0))
     manager = None
     if checkpoints is not None:
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
@@ -118,7 +120,7 @@ def train(
         if (latest := manager.latest_step()) is not None:
             restored: Any = manager.restore(latest, args=ocp.args.StandardRestore(state))
             state = State(*restored)
-    take_step = _step(problem.loss, steps)
+    take_step = _step(problem.loss, steps, rate)
     epoch, order = -1, np.empty(0)
     done = int(state.step)
     bar = tqdm(range(done, steps), title, initial=done, total=steps, leave=False, disable=None)
@@ -139,15 +141,15 @@ def train(
     return state.params
 
 
-def _optimizer(steps: int) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps)
+def _optimizer(steps: int, rate: float) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(rate, steps)
     return optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
 
 
 @functools.lru_cache(maxsize=2)
-def _step(loss: Loss, steps: int) -> Callable[..., State]:
+def _step(loss: Loss, steps: int, rate: float) -> Callable[..., State]:
     """Compile a step; lambda and seed are arguments, so that a sweep compiles once."""
-    optimizer = _optimizer(steps)
+    optimizer = _optimizer(steps, rate)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: State, batch: Any, given: Any, weight: Any, seed: Any) -> State:

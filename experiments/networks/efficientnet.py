@@ -108,13 +108,18 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The whole network, in inference mode.
+    """The whole network, in inference mode, or a part of it.
 
     Attributes:
         classes: Number of logits; the trained weights have 1000.
+        start: The first block, of 16; from 1 on what the block before it gives goes in instead of
+            pictures.
+        stop: The block whose input is returned; None: to the logits.
     """
 
     classes: int = 1000
+    start: int = 0
+    stop: int | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -125,19 +130,24 @@ class EfficientNetLite0(nn.Module):
                 does. Other heights and widths work too, with less accuracy.
 
         Returns:
-            (N, classes) float32 logits.
+            (N, classes) float32 logits, or (N, height, width, channels) before block `stop`.
         """
-        x = nn.relu6(ConvNorm(32, kernel=3, stride=2, name="stem")(images))
+        x = images
+        if self.start == 0:
+            x = nn.relu6(ConvNorm(32, kernel=3, stride=2, name="stem")(x))
         index = 0
         for stage in _STAGES:
             for position in range(stage.blocks):
-                x = InvertedBottleneck(
-                    features=stage.features,
-                    kernel=stage.kernel,
-                    stride=stage.stride if position == 0 else 1,
-                    expansion=stage.expansion,
-                    name=f"block_{index}",
-                )(x)
+                if index == self.stop:
+                    return x
+                if index >= self.start:
+                    x = InvertedBottleneck(
+                        features=stage.features,
+                        kernel=stage.kernel,
+                        stride=stage.stride if position == 0 else 1,
+                        expansion=stage.expansion,
+                        name=f"block_{index}",
+                    )(x)
                 index += 1
         x = nn.relu6(ConvNorm(1280, name="head")(x))
         x = jnp.mean(x, axis=(1, 2))

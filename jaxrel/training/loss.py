@@ -39,9 +39,11 @@ from .._call.arguments import check_function
 from .._call.checked import checked
 from ..api import Rules, rewrite, value_and_relevance
 from ..rulesets.presets import preset
-from .penalties import in_mask_share, outside_sum
+from .penalties import in_mask_share, outside_sum, outside_sum_absolute, outside_sum_squared
 
 Penalty = Callable[[jax.Array, Any], jax.Array]
+
+_OF_SUMS = (outside_sum_absolute, outside_sum_squared)
 
 
 class Outcome(NamedTuple):
@@ -101,6 +103,7 @@ def relevance_loss(
     explained: Callable[[jax.Array, Any], jax.Array] = margin,
     task: Callable[[jax.Array, Any], jax.Array] = optax.softmax_cross_entropy_with_integer_labels,
     has_aux: bool = False,
+    outside_only: bool = False,
 ) -> Callable[..., tuple[jax.Array, Outcome]]:
     """Returns a loss: the task's, and a penalty on the relevance of the inputs.
 
@@ -119,6 +122,12 @@ def relevance_loss(
       explained: from (logits, labels) to (N,), the value that is explained.
       task: from (logits, labels) to (N,).
       has_aux: ``fun`` has auxiliary output.
+      outside_only: a promise: x and baseline differ where the mask is 0 and nowhere else, as
+        composites by masks of 0 and 1 do. The relevance outside then adds up to f(x) - f(x0), and a
+        penalty of this sum has the same value and derivatives by two forward passes, without the
+        derivative of a derivative. Relevance is left for metrics, a constant to derivatives, and
+        under ``jit`` it is not computed where these are not used. For ``outside_sum_squared`` and
+        ``outside_sum_absolute``, and the rules that are complete, "compare_to_baseline".
 
     Returns:
       ``loss(params, x, labels, mask, *rest, baseline=None, known=None) -> (total, Outcome)``, for
@@ -127,7 +136,8 @@ def relevance_loss(
       there is no mask. The mean stays one over all N.
 
     Raises:
-      ValueError: by the returned function: shapes that do not fit; by this one: ``of`` is unknown.
+      ValueError: by the returned function: shapes that do not fit; by this one: ``of`` is unknown,
+        ``outside_only`` with another penalty or other rules.
       TypeError, UnsupportedPrimitive, RuleError: as :func:`~jaxrel.relevance`.
     """
     functions = {"": fun, ": penalty": penalty, ": explained": explained, ": task": task}
@@ -139,6 +149,8 @@ def relevance_loss(
     corrects = not isinstance(counterfactual, int | float) or counterfactual != 0
     if of == "multiplier" and corrects:
         raise ValueError("counterfactual: needs of='relevance': multipliers do not add up.")
+    if outside_only:
+        _check_sums(rules, penalty, of)
 
     def loss(
         params: Any,
@@ -158,8 +170,11 @@ def relevance_loss(
 
         operands = (params, x, labels, *rest)
         if of == "relevance":
-            both = value_and_relevance(forward, rules, 1, baseline=baseline, has_aux=True)
-            (value, (logits, aux)), found = both(*operands)
+            told, x0 = operands, baseline
+            if outside_only:
+                told, x0 = jax.lax.stop_gradient((operands, _paired(baseline, x)))
+            both = value_and_relevance(forward, rules, 1, baseline=x0, has_aux=True)
+            (value, (logits, aux)), found = both(*told)
         else:
             if baseline is not None:
                 raise ValueError("baseline: there is none for of='multiplier'.")
@@ -171,14 +186,19 @@ def relevance_loss(
 
         known = jnp.ones(len(x)) if known is None else known
         found = _without_unknown(found, known)
-        penalties = penalty(found, mask)
+        summed, inside = found, mask
+        if outside_only:  # all that changes the value lies outside: one number for each example
+            value, (logits, aux) = forward(*operands)
+            change = value - forward(params, _paired(baseline, x), labels, *rest)[0]
+            summed, inside = _without_unknown(change, known)[:, None], jnp.zeros((1, 1))
+        penalties = penalty(summed, inside)
         _check_examples("penalty", penalties, x)
         tasks = task(logits, labels)
         _check_examples("task", tasks, x)
         metrics = {"task": tasks.mean(), "penalty": _mean_of_known(penalties, known)}
         total = metrics["task"] + weight * metrics["penalty"]
         if corrects:
-            left = _without_unknown(value, known) - outside_sum(found, mask)
+            left = _without_unknown(value, known) - outside_sum(summed, inside)
             metrics["counterfactual"] = _mean_of_known(jax.nn.softplus(-left), known)
             total += counterfactual * metrics["counterfactual"]
         metrics["in_mask"] = in_mask_share(jax.lax.stop_gradient(found), mask).mean()
@@ -186,6 +206,29 @@ def relevance_loss(
         return total, Outcome(metrics, logits, value, found, aux)
 
     return loss
+
+
+def _check_sums(rules: Rules, penalty: Penalty, of: str) -> None:
+    """Refuses what the sum of the relevance outside does not determine."""
+    if penalty not in _OF_SUMS:
+        names = " and ".join(f.__name__ for f in _OF_SUMS)
+        raise ValueError(f"outside_only: for {names}, penalties of a sum; got {penalty!r}.")
+    complete = preset("compare_to_baseline")
+    if of != "relevance" or (rules is not None and preset(rules) != complete):
+        raise ValueError(
+            "outside_only: needs of='relevance' and rules 'compare_to_baseline', complete for all "
+            "programs: only then the sum is the change of the value."
+        )
+
+
+def _paired(baseline: Any, x: jax.Array) -> Any:
+    """The baseline, one for each example."""
+    if baseline is None or jnp.shape(baseline) != jnp.shape(x):
+        raise ValueError(
+            f"outside_only: expected a baseline in the shape of x, {jnp.shape(x)}, "
+            f"got {None if baseline is None else jnp.shape(baseline)}."
+        )
+    return baseline
 
 
 def _mean_of_known(of_examples: jax.Array, known: jax.Array) -> jax.Array:
