@@ -180,5 +180,5 @@ def bars(
     axes.invert_yaxis()
     axes.set_xlabel("% (mean and standard deviation over seeds)")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8)
+    picture.legend(fontsize=8, loc="outside lower center", ncols=len(shown))
     picture.savefig(path, dpi=120)

@@ -114,7 +114,7 @@ class EfficientNetLite0(nn.Module):
         classes: Number of logits; the trained weights have 1000.
         start: The first block, of 16; from 1 on what the block before it gives goes in instead of
             pictures.
-        stop: The block whose input is returned; None: to the logits.
+        stop: The block whose input is returned, 16: the head's; None: to the logits.
     """
 
     classes: int = 1000
@@ -149,6 +149,8 @@ class EfficientNetLite0(nn.Module):
                         name=f"block_{index}",
                     )(x)
                 index += 1
+        if self.stop is not None:
+            return x
         x = nn.relu6(ConvNorm(1280, name="head")(x))
         x = jnp.mean(x, axis=(1, 2))
         return nn.Dense(self.classes, name="classifier")(x)
