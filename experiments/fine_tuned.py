@@ -37,7 +37,7 @@ from experiments.tuned.recipes import (
     make_test,
 )
 
-PICTURES, EPOCHS, _QUICK_PICTURES, _QUICK_EPOCHS = 600, 3, 120, 1
+PICTURES, EPOCHS, _QUICK_PICTURES, _QUICK_EPOCHS = 400, 3, 120, 1
 BATCH, LEARNING_RATE = 16, 3e-4
 _COLUMNS = "recipe information rules penalty reference lambda seed epochs pictures chosen".split()
 _SHOWN = {
@@ -107,8 +107,8 @@ class Experiment:
 
     @functools.cached_property
     def test(self) -> Test:
-        """The features of the test's pictures: two thirds as many as those to train on."""
-        return make_test(self.split, 2 * self.settings["pictures"] // 3)
+        """The features of the test's pictures: as many as those to train on."""
+        return make_test(self.split, self.settings["pictures"])
 
     def run(self, recipe: Recipe, weight: float, seed: int) -> dict[str, Any]:
         """The row of one run."""
