@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import command
-from experiments.backgrounds import recipes, runs
+from experiments.backgrounds import masks, recipes, runs
 from experiments.backgrounds.recipes import Recipe
 from experiments.own import folder, network
 from experiments.own.folder import Pictures
@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
         default="0-0",
         help="erode masks by so many pixels, by chance (default: %(default)s)",
     )
+    add(
+        "--refine",
+        action="store_true",
+        help="move and erode masks to where they say most of the pixels; of these, and of boxes, "
+        "take what does not look like the surroundings",
+    )
     add("--epochs", type=int, default=20, help="default: %(default)s")
     add("--batch", type=int, default=32, help="default: %(default)s")
     add("--seed", type=int, default=0, help="default: %(default)s")
@@ -76,6 +82,8 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError("--epochs, --batch, --size: expected positive numbers")
     options.output.mkdir(parents=True, exist_ok=True)
     pictures = folder.read(options.images, options.masks, options.boxes, options.size)
+    if options.refine:
+        pictures = _refined(pictures, options.boxes is not None)
     train, validation = _split(pictures, options.seed)
     params, apply = network.make(options.network, len(pictures.classes), options.size, options.seed)
     print(
@@ -141,6 +149,21 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         counterfactual=1.0 if options.reference == "swap" else 0.0,
         tolerances=((int(low), int(high)),),
     )
+
+
+def _refined(pictures: Pictures, are_boxes: bool) -> Pictures:
+    """The same with masks that are closer to the objects, as far as pixels tell; says how."""
+    some = pictures.take(np.flatnonzero(pictures.known))
+    made = some.masks
+    if not are_boxes:
+        error = training.register(some.images, made)
+        print(f"masks moved {error.down} down, {error.right} right, eroded by {error.eroded}")
+        made = error.correct(made)
+    made = masks.sure(some.images, made, some.labels)
+    print(f"{made.sum() / max(some.masks.sum(), 1):.0%} of the area of the masks is kept")
+    whole = pictures.masks.copy()
+    whole[pictures.known] = made
+    return pictures._replace(masks=whole)
 
 
 def _split(pictures: Pictures, seed: int) -> tuple[Pictures, Pictures]:

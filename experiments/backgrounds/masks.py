@@ -8,11 +8,12 @@
 
 Proposed masks are made of these, and of the pictures, without any other knowledge:
 
-    0.1, 0.01    a U-Net of three levels learns from the pictures with a mask, and proposes all
-                 others'
-    boxes        a classifier that sees 9 x 9 pixels learns what lies inside of boxes; the animal is
-                 where it is all but sure, for what is outside of one box and inside of another is
-                 background
+    0.1, 0.01        a U-Net of three levels learns from the pictures with a mask, and proposes all
+                     others'
+    boxes            the pixels inside that are all but sure not to be background, by brightness
+                     (`jaxrel.training.in_boxes`)
+    true, shifted,   moved and eroded so that they say most of brightness
+    dilated          (`jaxrel.training.register`), and then as boxes are
 """
 
 from collections.abc import Callable
@@ -25,9 +26,10 @@ import numpy as np
 import optax
 
 from experiments.backgrounds.pictures import Data
+from jaxrel import training
 
-SURE = 0.96
-"""How likely a pixel has to lie inside of a box to count as the animal's; settled on a pilot."""
+SURE = 0.7
+"""How likely a pixel has to be the animal's; settled on training masks of the first seed."""
 STEPS, BATCH, LEARNING_RATE = 400, 64, 3e-3
 
 Kind = str | float
@@ -96,27 +98,34 @@ _SPOILT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def proposed(known: Masks, data: Data, seed: int) -> Masks:
+def proposed(kind: Kind, known: Masks, data: Data, seed: int) -> Masks:
     """Masks of all pictures, made of those that are known.
 
     Args:
-        known: What is given: boxes, or masks of some pictures.
+        kind: Of these.
+        known: What is given: masks or boxes of all pictures, or masks of some.
         data: The pictures.
-        seed: Of the networks that learn them.
+        seed: Of the network that learns from some.
     """
-    images = data.train.images
     if known.known is None:
-        inside = _learned(_Local(), images, known.train, seed)
-        seen = data.validation.images
-        return Masks(
-            known.train * (inside(images) > SURE), known.validation * (inside(seen) > SURE), None
-        )
+        images, train, validation = data.train.images, known.train, known.validation
+        if kind != "boxes":
+            error = training.register(images, train)
+            train, validation = error.correct(train), error.correct(validation)
+        both = ((data.train, train), (data.validation, validation))
+        return Masks(*(sure(of.images, some, of.labels) for of, some in both), None)
+    images = data.train.images
     some = known.known
     there = _learned(_UNet(), images[some], known.train[some], seed)
     made = (there(images) > 0.5).astype(np.float32)
     made[some] = known.train[some]
     # of the validation pictures no more are known than of the training's
     return Masks(made, (there(data.validation.images) > 0.5).astype(np.float32), None)
+
+
+def sure(images: np.ndarray, masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The pixels of masks that have no brightness of the surroundings of their class."""
+    return (training.in_boxes(images, masks, labels) > SURE).astype(np.float32)
 
 
 def _learned(
@@ -150,19 +159,6 @@ def _learned(
         return nn.sigmoid(logits)
 
     return lambda x: np.concatenate([there(x[k : k + 500]) for k in range(0, len(x), 500)])
-
-
-class _Local(nn.Module):
-    """Convolutions that see 9 x 9 pixels, the picture's edge repeated outwards."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map (N, H, W, 1) pictures to (N, H, W, 1) logits."""
-        x = 2 * x - 1
-        for _ in range(4):
-            padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
-            x = nn.relu(nn.Conv(24, (3, 3), padding="VALID")(padded))
-        return nn.Dense(1)(x)
 
 
 class _UNet(nn.Module):

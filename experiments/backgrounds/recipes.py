@@ -153,6 +153,8 @@ def loose() -> list[Recipe]:
         for kind in ("true", "dilated", "shifted"):
             name = f"{way.name}:{kind} masks + tolerance"
             rows.append(way._replace(name=name, masks=kind, tolerances=_TOLERANCES, doubt=4))
+            name = f"{way.name}:{kind} masks + registration"
+            rows.append(way._replace(name=name, masks=kind, proposes=True))
         for kind in ("boxes", 0.1, 0.01):
             name = f"{way.name}:{kind} masks"
             rows.append(way._replace(name=name, masks=kind))
@@ -228,8 +230,10 @@ def known_masks(recipe: Recipe, data: Data, seed: int) -> masks.Masks:
     if key not in _MADE:
         if len(_MADE) > 3:
             _MADE.clear()
-        given = masks.given(recipe.masks, data, seed)
-        _MADE[key] = data, masks.proposed(given, data, seed) if recipe.proposes else given
+        made = masks.given(recipe.masks, data, seed)
+        if recipe.proposes:
+            made = masks.proposed(recipe.masks, made, data, seed)
+        _MADE[key] = data, made
     return _MADE[key][1]
 
 

@@ -9,6 +9,7 @@
     penalties    what is wrong with a relevance, given a mask: one number for each example
     references   what to compare with: blank, blurred, noise, mean, another, another background
     tolerance    masks that are loose: erosion by a random number of pixels
+    weak         better masks from loose ones and from boxes, by what pixels look like
     loss         task loss, penalty and metrics together; gradient accumulation
 
 Judge the result by what the network does (swap the background and count the flips), never by the
@@ -50,9 +51,13 @@ from .references import swap_background as swap_background
 from .tolerance import dilate as dilate
 from .tolerance import erode as erode
 from .tolerance import erode_at_random as erode_at_random
+from .weak import Registration as Registration
+from .weak import in_boxes as in_boxes
+from .weak import register as register
 
 __all__ = [
     "Outcome",
+    "Registration",
     "accumulate",
     "another",
     "blank",
@@ -62,6 +67,7 @@ __all__ = [
     "erode",
     "erode_at_random",
     "fill_background",
+    "in_boxes",
     "in_mask_share",
     "in_range_foreground",
     "isnet",
@@ -75,6 +81,7 @@ __all__ = [
     "outside_sum_absolute",
     "outside_sum_squared",
     "ranked_background",
+    "register",
     "relevance_loss",
     "right_reasons",
     "swap_background",

@@ -143,6 +143,16 @@ def test_boxes_and_what_is_made_of_masks(data, monkeypatch):
     assert "known" not in recipes.arrays(few, data, 0)
 
 
+@pytest.mark.parametrize("kind, at_least", [("true", 0.98), ("dilated", 0.85), ("boxes", 0.7)])
+def test_loose_masks_are_refined_by_what_pixels_look_like(data, kind, at_least):
+    given = recipes.known_masks(recipes.BEST._replace(masks=kind), data, 0)
+    made = recipes.known_masks(recipes.BEST._replace(masks=kind, proposes=True), data, 0)
+    true = data.train.masks
+    before, after = ((m * true).sum() / np.maximum(m, true).sum() for m in (given[0], made[0]))
+    assert after > at_least and (kind == "true" or after > before + 0.2)
+    assert made.validation.shape == given.validation.shape and made.known is None
+
+
 def test_tolerance_is_swept_with_lambda():
     scores = {(0, 0): 0.5, (1, 3): 0.8, (0, 2): 0.79}
 

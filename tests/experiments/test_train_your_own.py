@@ -48,6 +48,17 @@ def test_what_is_read(pictures):
     assert by_masks.names[0] == "bar/0.png" and not by_masks.masks[~by_masks.known].any()
 
 
+def test_masks_are_refined(pictures, capsys):
+    true = folder.read(pictures / "images", pictures / "masks", None, 24)
+    moved = true._replace(masks=np.roll(true.masks, (2, 1), (1, 2)))
+    made = train_your_own._refined(moved, are_boxes=False)
+    assert "masks moved -2 down, -1 right, eroded by 0" in capsys.readouterr().out
+    assert (made.masks * true.masks).sum() > 0.9 * true.masks.sum()
+    assert not made.masks[~made.known].any()
+    train_your_own._refined(true, are_boxes=True)
+    assert "moved" not in capsys.readouterr().out
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("library", ["linen", "nnx"])
 def test_from_the_command_line(pictures, capsys, library):
