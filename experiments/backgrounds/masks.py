@@ -3,6 +3,7 @@
     true                what the pictures were painted by
     random              another picture's
     shifted, dilated    by 3 pixels to the lower right; by 2 pixels all around
+    uneven              each shifted by up to 3 pixels and dilated by up to 2, by chance
     boxes               the smallest rectangle around
     0.1, 0.01           of so many of the pictures, none of the others
 
@@ -12,8 +13,9 @@ Proposed masks are made of these, and of the pictures, without any other knowled
                      others'
     boxes            the pixels inside that are all but sure not to be background, by brightness
                      (`jaxrel.training.in_boxes`)
-    true, shifted,   moved and eroded so that they say most of brightness
-    dilated          (`jaxrel.training.register`), and then as boxes are
+    true, shifted,   moved and eroded, all alike, so that they say most of brightness
+    dilated, uneven  (`jaxrel.training.register`), then each moved for itself (`register_each`), all
+                     alike again, and then as boxes are
 """
 
 from collections.abc import Callable
@@ -89,12 +91,24 @@ def _boxes(masks: np.ndarray) -> np.ndarray:
     return (sides[0] & sides[1]).astype(masks.dtype)
 
 
+def _uneven(masks: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(4)
+    found = np.zeros_like(masks)
+    for k, mask in enumerate(masks):
+        wide = np.asarray(training.dilate(mask[None], rng.integers(0, 3)))[0]
+        padded = np.pad(wide, ((3, 3), (3, 3), (0, 0)))
+        y, x = rng.integers(0, 7, 2)
+        found[k] = padded[y : y + mask.shape[0], x : x + mask.shape[1]]
+    return found
+
+
 _SPOILT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "true": lambda masks: masks,
     "random": _another,
     "shifted": lambda masks: np.roll(masks, (3, 3), axis=(1, 2)),
     "dilated": _dilated,
     "boxes": _boxes,
+    "uneven": _uneven,
 }
 
 
@@ -110,8 +124,7 @@ def proposed(kind: Kind, known: Masks, data: Data, seed: int) -> Masks:
     if known.known is None:
         images, train, validation = data.train.images, known.train, known.validation
         if kind != "boxes":
-            error = training.register(images, train)
-            train, validation = error.correct(train), error.correct(validation)
+            train, validation = registered(data, train, validation)
         both = ((data.train, train), (data.validation, validation))
         return Masks(*(sure(of.images, some, of.labels) for of, some in both), None)
     images = data.train.images
@@ -121,6 +134,21 @@ def proposed(kind: Kind, known: Masks, data: Data, seed: int) -> Masks:
     made[some] = known.train[some]
     # of the validation pictures no more are known than of the training's
     return Masks(made, (there(data.validation.images) > 0.5).astype(np.float32), None)
+
+
+def registered(data: Data, train: np.ndarray, validation: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Masks of both parts, moved and eroded to where they say most."""
+    masks = [train, validation]
+    parts = (data.train, data.validation)
+    for step in range(2):
+        error = training.register(parts[0].images, masks[0])
+        masks = [error.correct(own) for own in masks]
+        if step == 0:
+            masks = [
+                training.register_each(of.images, own, of.labels)
+                for of, own in zip(parts, masks, strict=True)
+            ]
+    return tuple(masks)
 
 
 def sure(images: np.ndarray, masks: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -153,8 +153,10 @@ def loose() -> list[Recipe]:
         for kind in ("true", "dilated", "shifted"):
             name = f"{way.name}:{kind} masks + tolerance"
             rows.append(way._replace(name=name, masks=kind, tolerances=_TOLERANCES, doubt=4))
+        for kind in ("true", "dilated", "shifted", "uneven"):
             name = f"{way.name}:{kind} masks + registration"
             rows.append(way._replace(name=name, masks=kind, proposes=True))
+        rows.append(way._replace(name=f"{way.name}:uneven masks", masks="uneven"))
         for kind in ("boxes", 0.1, 0.01):
             name = f"{way.name}:{kind} masks"
             rows.append(way._replace(name=name, masks=kind))

@@ -54,6 +54,7 @@ from .tolerance import erode_at_random as erode_at_random
 from .weak import Registration as Registration
 from .weak import in_boxes as in_boxes
 from .weak import register as register
+from .weak import register_each as register_each
 
 __all__ = [
     "Outcome",
@@ -82,6 +83,7 @@ __all__ = [
     "outside_sum_squared",
     "ranked_background",
     "register",
+    "register_each",
     "relevance_loss",
     "right_reasons",
     "swap_background",
