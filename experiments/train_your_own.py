@@ -156,9 +156,8 @@ def _refined(pictures: Pictures, are_boxes: bool) -> Pictures:
     some = pictures.take(np.flatnonzero(pictures.known))
     made = some.masks
     if not are_boxes:
-        error = training.register(some.images, made)
+        made, error = masks.registered(some.images, made, some.labels)
         print(f"masks moved {error.down} down, {error.right} right, eroded by {error.eroded}")
-        made = error.correct(made)
     made = masks.sure(some.images, made, some.labels)
     print(f"{made.sum() / max(some.masks.sum(), 1):.0%} of the area of the masks is kept")
     whole = pictures.masks.copy()

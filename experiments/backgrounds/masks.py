@@ -122,11 +122,14 @@ def proposed(kind: Kind, known: Masks, data: Data, seed: int) -> Masks:
         seed: Of the network that learns from some.
     """
     if known.known is None:
-        images, train, validation = data.train.images, known.train, known.validation
+        images, labels = (
+            np.concatenate([getattr(part, name) for part in (data.train, data.validation)])
+            for name in ("images", "labels")
+        )
+        masks = np.concatenate([known.train, known.validation])
         if kind != "boxes":
-            train, validation = registered(data, train, validation)
-        both = ((data.train, train), (data.validation, validation))
-        return Masks(*(sure(of.images, some, of.labels) for of, some in both), None)
+            masks, _ = registered(images, masks, labels)
+        return Masks(*np.split(sure(images, masks, labels), [len(known.train)]), None)
     images = data.train.images
     some = known.known
     there = _learned(_UNet(), images[some], known.train[some], seed)
@@ -136,19 +139,13 @@ def proposed(kind: Kind, known: Masks, data: Data, seed: int) -> Masks:
     return Masks(made, (there(data.validation.images) > 0.5).astype(np.float32), None)
 
 
-def registered(data: Data, train: np.ndarray, validation: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Masks of both parts, moved and eroded to where they say most."""
-    masks = [train, validation]
-    parts = (data.train, data.validation)
-    for step in range(2):
-        error = training.register(parts[0].images, masks[0])
-        masks = [error.correct(own) for own in masks]
-        if step == 0:
-            masks = [
-                training.register_each(of.images, own, of.labels)
-                for of, own in zip(parts, masks, strict=True)
-            ]
-    return tuple(masks)
+def registered(
+    images: np.ndarray, masks: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, training.Registration]:
+    """Masks moved and eroded to where they say most, and the error that all of them had."""
+    error = training.register(images, masks)
+    each = training.register_each(images, error.correct(masks), labels)
+    return training.register(images, each).correct(each), error
 
 
 def sure(images: np.ndarray, masks: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -96,9 +96,9 @@ def register_each(
 ) -> np.ndarray:
     """Moves each mask to where its pixels look most like the object's.
 
-    How much a brightness speaks for the object is log p(v | object) - log p(v | background), counted
-    on all masks as they are, and then as they were moved. A mask goes where its pixels together say
-    most, and stays where nothing tells.
+    How much a brightness speaks for the object is log p(v | object) - log p(v | background),
+    counted on all masks as they are, and then as they were moved. A mask goes where its pixels
+    together say most, and stays where nothing tells.
 
     Args:
       images, masks, levels: as for :func:`register`.

@@ -76,6 +76,17 @@ def test_where_nothing_tells_nothing_is_changed():
     assert training.register(masks, np.zeros_like(masks))[:3] == (0, 0, 0)
 
 
+def test_each_mask_is_moved_back_by_its_own():
+    images, masks = pictures()
+    ways = np.random.default_rng(1).integers(-3, 4, (len(masks), 2))
+    moved = np.stack([np.roll(m, way, (0, 1)) for m, way in zip(masks, ways, strict=True)])
+    found = training.register_each(images, moved, np.arange(len(masks)) % 2)
+    assert overlap(moved, masks) < 0.6
+    assert overlap(found, masks) > 0.95 and found.dtype == masks.dtype
+    np.testing.assert_array_equal(training.register_each(images, masks), masks)
+    np.testing.assert_array_equal(training.register_each(np.zeros_like(masks), moved), moved)
+
+
 def test_pixels_in_boxes_are_told_apart():
     images, masks = pictures()
     rows, columns = (masks.max(axis, keepdims=True) for axis in (2, 1))
@@ -120,7 +131,9 @@ def test_wrong_arguments():
         (lambda: training.register(images, masks, shift=12), "shift < half"),
         (lambda: training.register(images, masks, width=-1), "width >= 0"),
         (lambda: training.register(images, masks, levels=1), "levels: expected 2"),
-        (lambda: training.in_boxes(images, masks, [0]), "expected 2 groups"),
+        (lambda: training.in_boxes(images, masks, [0]), "in_boxes: expected 2 groups"),
+        (lambda: training.register_each(images, masks, [0]), "register_each: expected 2 groups"),
+        (lambda: training.register_each(images, masks[:1]), r"masks: expected \(2, 24, 24, 1\)"),
         (lambda: training.in_boxes(images, masks[..., 0]), "boxes"),
     ):
         with pytest.raises(ValueError, match=said):
