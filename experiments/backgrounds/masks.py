@@ -95,7 +95,7 @@ def _uneven(masks: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(4)
     found = np.zeros_like(masks)
     for k, mask in enumerate(masks):
-        wide = np.asarray(training.dilate(mask[None], rng.integers(0, 3)))[0]
+        wide = np.asarray(training.dilate(mask[None], int(rng.integers(0, 3))))[0]
         padded = np.pad(wide, ((3, 3), (3, 3), (0, 0)))
         y, x = rng.integers(0, 7, 2)
         found[k] = padded[y : y + mask.shape[0], x : x + mask.shape[1]]
@@ -129,7 +129,8 @@ def proposed(kind: Kind, known: Masks, data: Data, seed: int) -> Masks:
         masks = np.concatenate([known.train, known.validation])
         if kind != "boxes":
             masks, _ = registered(images, masks, labels)
-        return Masks(*np.split(sure(images, masks, labels), [len(known.train)]), None)
+        masks = sure(images, masks, labels)
+        return Masks(masks[: len(known.train)], masks[len(known.train) :], None)
     images = data.train.images
     some = known.known
     there = _learned(_UNet(), images[some], known.train[some], seed)
