@@ -47,15 +47,19 @@ def draw(path: Path, rows: Sequence[Row], told_by: Sequence[str]) -> None:
             [n + shift for n, _ in drawn],
             xerr=[values.std() for values in worst],
             label=label,
+            capsize=2,
             **style,
         )
         every = [row for _, group in drawn for row in group]
         gaps, values = _percent(every, "goodhart_gap"), _percent(every, "worst_group")
         right.plot(gaps, values, alpha=0.6, **style)
+    means = np.array([_percent(group, "worst_group").mean() for group in groups.values()])
+    shown = means[means >= means.max(initial=0) / 2]
+    left.set_xlim(shown.min(initial=100) - 2, shown.max(initial=0) + 2)
     left.set_yticks(range(len(problems)), [", ".join(map(_named, p)) for p in problems], fontsize=8)
     left.invert_yaxis()
     left.set_xlabel("accuracy of the worst group (%): mean and deviation over seeds")
-    left.set_title("What the networks do on the test")
+    left.set_title("What the networks do on the test (those that fail: right)")
     right.axvline(0, color="0.6", linewidth=0.8)
     right.set_xlabel("in mask - (1 - flips) on validation pictures (points)")
     right.set_ylabel("accuracy of the worst group (%)")

@@ -108,7 +108,7 @@ def test_random_composites_are_trained_on_alone(plain):
         return params * jax.nn.one_hot(labels, 5)
 
     recipe = Recipe("", "masks", reference="any")
-    found = recipes.loss(recipe, network)(2.0, key, batch, given, 0.0)
+    found = recipes.loss(recipe, network)(2.0, key, batch, given, jnp.zeros(()))
     np.testing.assert_allclose(found, np.log(4 + np.e**2) - 2, rtol=1e-5)
     (composites,) = seen
     np.testing.assert_allclose(composites * masks, images * masks)
