@@ -20,7 +20,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,8 @@ from experiments.networks.efficientnet import EfficientNetLite0
 from jaxrel import training
 
 PLAIN, PENALTY = "plain", "gradient penalty"
+_RULES = ("slope", "lrp", "epsilon_plus")
+STEPS = (PLAIN, PENALTY, *_RULES, "recipe, as relevance", "recipe")
 
 
 class Small(nn.Module):
@@ -113,7 +115,7 @@ def losses(apply: Apply) -> dict[str, Loss]:
 
     recipe = ("compare_to_baseline", training.outside_sum_squared)
     found: dict[str, Loss] = {PLAIN: plain, PENALTY: penalty}
-    for rules in ("slope", "lrp", "epsilon_plus"):
+    for rules in _RULES:
         found[rules] = relevance(rules, training.outside_absolute)
     found["recipe, as relevance"] = relevance(*recipe, counterfactual=1.0)
     found["recipe"] = relevance(*recipe, counterfactual=1.0, outside_only=True)
@@ -124,13 +126,16 @@ def _task(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def measure(network: nn.Module, shape: tuple[int, ...], repeats: int) -> dict[str, Cost]:
-    """Compile all steps, then let them take turns.
+def measure(
+    network: nn.Module, shape: tuple[int, ...], repeats: int, steps: Sequence[str] = STEPS
+) -> dict[str, Cost]:
+    """Compile steps, then let them take turns.
 
     Args:
         network: From pictures to two logits.
         shape: Of a batch.
         repeats: How many turns; 0 counts FLOPs alone.
+        steps: Which of `STEPS`; the plain one and the gradient penalty's are among them.
     """
     x = jax.random.uniform(jax.random.key(0), shape)
     masks = jnp.zeros((*shape[:3], 1)).at[:, :, : shape[2] // 2].set(1)
@@ -152,9 +157,10 @@ def measure(network: nn.Module, shape: tuple[int, ...], repeats: int) -> dict[st
         return jax.jit(step).lower(params, state, batch).compile()
 
     programs: dict[str, Any] = {}
-    for name, loss in losses(apply).items():
+    known = losses(apply)
+    for name in steps:
         print(f"compiling {name}", file=sys.stderr, flush=True)
-        programs[name] = compiled(loss)
+        programs[name] = compiled(known[name])
     found = {name: Cost([], program.cost_analysis()["flops"]) for name, program in programs.items()}
     for turn in range(repeats + 1 if repeats else 0):
         names = list(programs)
@@ -185,6 +191,9 @@ def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("cost_of_training", __doc__)
     parser.add_argument("--networks", metavar="NAMES", default=",".join(NETWORKS))
+    parser.add_argument(
+        "--without", metavar="STEP", nargs="*", default=[], choices=STEPS[2:], help="leave out"
+    )
     parser.add_argument("--repeats", type=int, default=20, help="turns (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="write the tables to this file as well")
     return parser
@@ -199,7 +208,8 @@ def _run(options: argparse.Namespace) -> None:
     text = f"jax {jax.__version__}, {jax.default_backend()}, {options.repeats} turns\n"
     for name in command.names("--networks", options.networks, NETWORKS):
         network, shape, called = NETWORKS[name]
-        text += f"\n{called}\n\n{table(measure(network, shape, options.repeats))}\n"
+        steps = [step for step in STEPS if step not in options.without]
+        text += f"\n{called}\n\n{table(measure(network, shape, options.repeats, steps))}\n"
     print(text)
     if options.output:
         options.output.write_text(text)
