@@ -273,7 +273,8 @@ def _write(folder: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -
     text = report.describe("python -m experiments.decoy_digits", settings)
     text += report.markdown(rows, _SHOWN, ("network", "protocol", "recipe")) + "\n"
     (folder / "decoy_digits.md").write_text(text)
-    report.bars(folder / "decoy_digits.png", rows, ("network", "protocol", "recipe"))
+    groups = ("network", "protocol", "recipe")
+    report.bars(folder / "decoy_digits.png", rows, groups, title="Digits with a patch that tells")
     print(text)
     print(f"wrote {folder}/decoy_digits.csv, .md and .png")
 

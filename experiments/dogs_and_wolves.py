@@ -186,7 +186,8 @@ def _write(path: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -> 
     if path.name == "dogs_and_wolves":
         report.figure(path.with_suffix(".png"), rows)
     else:
-        report.bars(path.with_suffix(".png"), rows, ("recipe",))
+        title = "Masks that are loose, few, or boxes: what the networks do on the test"
+        report.bars(path.with_suffix(".png"), rows, ("recipe",), title=title)
     construction.figure(path.parent / "dogs_and_wolves_construction.png")
     print(text)
     print(f"wrote {path}.csv, .md and .png, and {path.parent}/dogs_and_wolves_construction.png")
