@@ -9,8 +9,8 @@
   asks for the fixture `default_precision`.
 
 `--full` runs every combination of rules, models and dtypes. Without it those marked `full` by
-`tests.covering` are left out, and of a test with many cases a twelfth runs, drawn once and for all.
-A test that is to run on all of its cases has the mark `every_case`.
+`tests.covering` are left out, and of a test with many cases a sixteenth runs, drawn once and for
+all. A test that is to run on all of its cases has the mark `every_case`.
 """
 
 import gc
@@ -57,7 +57,7 @@ def _sample(items: list[pytest.Item]) -> set[pytest.Item]:
     kept: set[pytest.Item] = set()
     for cases in tests.values():
         whole = cases[0].get_closest_marker("every_case")
-        count = len(cases) if whole else -(-len(cases) // 12)
+        count = len(cases) if whole else -(-len(cases) // 16)
         kept.update(sorted(cases, key=lambda item: zlib.crc32(item.nodeid.encode()))[:count])
     return kept
 

@@ -225,6 +225,7 @@ def test_more_pictures_than_there_are(plain, monkeypatch, capsys):
     assert "--pictures: there are 200, not 201" in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_runs_are_kept_and_a_killed_table_goes_on(plain, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(digits, "load", lambda folder: plain)
     monkeypatch.setattr(compared, "BATCH", 50)

@@ -21,6 +21,7 @@ def test_ratios_are_of_the_same_turn():
     assert lines[4] == "| slope | 3000.0 | 3.00 | 1.50 | 2.20 | 1.10 |"
 
 
+@pytest.mark.full
 def test_the_recipe_is_the_same_either_way():
     x = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
     masks = jnp.zeros_like(x).at[:, :, :4].set(1)
