@@ -14,7 +14,6 @@ labels included, by the recall of the worse class after they were recoloured.
 
 import argparse
 import sys
-from typing import Any
 
 import jax
 from flax import linen as nn
@@ -39,16 +38,8 @@ def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; `OSError` or `ValueError` if it asks the impossible."""
     names = tuple(recipe.name for recipe in compared.RECIPES if recipe.reference != "any")
     kinds = [Kind({"problem": "coloured"}, two.problem, names)]
-    setting = compared.Setting(_init, _apply, two.recoloured, names)
+    setting = compared.Setting(NETWORK, two.recoloured, names)
     compared.compare("coloured_mnist", options, kinds, setting)
-
-
-def _init(key: jax.Array, x: jax.Array) -> Any:
-    return NETWORK.init(key, x)["params"]
-
-
-def _apply(params: Any, x: jax.Array) -> jax.Array:
-    return NETWORK.apply({"params": params}, x)  # pyright: ignore[reportReturnType]
 
 
 main = command.main(_parser, _run)

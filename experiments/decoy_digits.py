@@ -20,7 +20,6 @@ import argparse
 import functools
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ from tqdm import tqdm
 
 from experiments import command
 from experiments.backgrounds import animals, recipes, report, runs
-from experiments.backgrounds.network import Network
+from experiments.backgrounds.network import Network, applied
 from experiments.backgrounds.recipes import RULES, Recipe
 from experiments.decoys import digits
 from experiments.decoys.digits import Decoyed
@@ -161,7 +160,7 @@ def _once(
         return row
     start = time.perf_counter()
     network, data = store.settings["network"], make(plain, seed, store.settings["protocol"])
-    loss = recipes.loss(recipes.anonymous(recipe), apply(network), swap)
+    loss = recipes.loss(recipes.anonymous(recipe), applied(NETWORKS[network]), swap)
     given = {"images": data.train.images, "labels": data.train.labels}
     if recipe.information == "oracle":
         given["images"] = data.deconfounded
@@ -199,12 +198,6 @@ def make(plain: dict[str, digits.Digits], seed: int, protocol: str) -> Data:
     )
 
 
-@functools.cache
-def apply(network: str) -> Callable[[Any, jax.Array], jax.Array]:
-    """A network as a function of parameters and pictures."""
-    return lambda params, x: NETWORKS[network].apply({"params": params}, x)  # pyright: ignore
-
-
 def other_patch(x: jax.Array, mask: jax.Array) -> jax.Array:
     """A picture that is all patch: what a composite takes from the other picture."""
     grey = (x * (1 - mask)).sum((1, 2, 3), keepdims=True) / (1 - mask).sum((1, 2, 3), keepdims=True)
@@ -218,7 +211,7 @@ def swap(key: jax.Array, x: jax.Array, mask: jax.Array, labels: jax.Array) -> ja
 
 def judge(network: str, params: Any, recipe: Recipe, data: Data) -> dict[str, float]:
     """Measure a network on the test, and score it on the validation digits."""
-    logits = jax.jit(apply(network))
+    logits = jax.jit(applied(NETWORKS[network]))
 
     def right(images: Any, labels: np.ndarray) -> tuple[np.ndarray, float, float]:
         answers = np.asarray(logits(params, images)).argmax(1)
@@ -254,7 +247,7 @@ def _in_mask(network: str, rules: str, params: Any, data: Data) -> dict[str, flo
     x = jnp.asarray(data.telling[:500])
 
     def value(x: jax.Array) -> jax.Array:
-        return training.margin(apply(network)(params, x), labels)
+        return training.margin(applied(NETWORKS[network])(params, x), labels)
 
     compared = relevance(value, RULES["baseline"], baseline=x[::-1])(x)
     if rules == "gradient":
@@ -269,14 +262,9 @@ def _in_mask(network: str, rules: str, params: Any, data: Data) -> dict[str, flo
 
 def _write(folder: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -> None:
     """Write the table, the figure and how they were made."""
-    report.write_csv(folder / "decoy_digits.csv", rows, _COLUMNS)
-    text = report.describe("python -m experiments.decoy_digits", settings)
-    text += report.markdown(rows, _SHOWN, ("network", "protocol", "recipe")) + "\n"
-    (folder / "decoy_digits.md").write_text(text)
     groups = ("network", "protocol", "recipe")
     report.bars(folder / "decoy_digits.png", rows, groups, title="Digits with a patch that tells")
-    print(text)
-    print(f"wrote {folder}/decoy_digits.csv, .md and .png")
+    report.write("decoy_digits", folder, rows, settings, _COLUMNS, _SHOWN, groups)
 
 
 main = command.main(_parser, _run)

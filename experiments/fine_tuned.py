@@ -132,19 +132,9 @@ class Experiment:
 
 def _write(folder: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -> None:
     """Write the table, the figure and how they were made."""
-    path = folder / "fine_tuned"
-    report.write_csv(path.with_suffix(".csv"), rows, [*_COLUMNS, *METRICS])
-    text = report.describe("python -m experiments.fine_tuned", settings)
-    text += report.markdown(rows, _SHOWN) + "\n"
-    path.with_suffix(".md").write_text(text)
-    report.bars(
-        path.with_suffix(".png"),
-        rows,
-        ("recipe",),
-        title="EfficientNet-Lite0 tuned where the background tells the class",
-    )
-    print(text)
-    print(f"wrote {path}.csv, .md and .png")
+    title = "EfficientNet-Lite0 tuned where the background tells the class"
+    report.bars(folder / "fine_tuned.png", rows, ("recipe",), title=title)
+    report.write("fine_tuned", folder, rows, settings, [*_COLUMNS, *METRICS], _SHOWN)
 
 
 main = command.main(_parser, _run)

@@ -94,20 +94,14 @@ def _once(store: runs.Store, recipe: Recipe, weight: float, seed: int) -> dict[s
 
 def _write(folder: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -> None:
     """Write the table, the figure and how they were made."""
-    path = folder / "planted_word"
-    report.write_csv(path.with_suffix(".csv"), rows, [*_COLUMNS, *METRICS])
-    text = report.describe("python -m experiments.planted_word", settings)
-    text += report.markdown(rows, _SHOWN) + "\n"
-    path.with_suffix(".md").write_text(text)
     report.bars(
-        path.with_suffix(".png"),
+        folder / "planted_word.png",
         rows,
         ("recipe",),
         report.BARS | {"in_mask_trained": "relevance in the rationale"},
         "A planted word tells the class in training: test sentences with either word",
     )
-    print(text)
-    print(f"wrote {path}.csv, .md and .png")
+    report.write("planted_word", folder, rows, settings, [*_COLUMNS, *METRICS], _SHOWN)
 
 
 main = command.main(_parser, _run)

@@ -64,20 +64,12 @@ def _run(options: argparse.Namespace) -> None:
         for difficulty in difficulties
         for strength in strengths
     ]
-    setting = compared.Setting(_init, _apply, training.swap_background, _EVERY)
+    setting = compared.Setting(NETWORK, training.swap_background, _EVERY)
     compared.compare("spuco_mnist", options, kinds, setting)
 
 
 def _make(difficulty: str, strength: float, plain: Any, seed: int) -> Any:
     return spuco.problem(plain, difficulty, strength, seed)
-
-
-def _init(key: jax.Array, x: jax.Array) -> Any:
-    return NETWORK.init(key, x)["params"]
-
-
-def _apply(params: Any, x: jax.Array) -> jax.Array:
-    return NETWORK.apply({"params": params}, x)  # pyright: ignore[reportReturnType]
 
 
 main = command.main(_parser, _run)

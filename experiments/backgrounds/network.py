@@ -6,7 +6,8 @@ but XLA's convolutions on a CPU are slow where a gradient is differentiated (47 
 takes 8 ms this way), and very slow inside loops.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -65,6 +66,12 @@ class Network(nn.Module):
             x = nn.relu(PatchConv(features, kernel, name=f"conv_{number}")(x))
             self.sow("intermediates", "units", x)
         return nn.Dense(self.classes, name="classifier")(x.reshape(len(x), -1))
+
+
+@functools.cache
+def applied(network: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
+    """A network as a function of parameters and pictures, always the same one."""
+    return lambda params, x: network.apply({"params": params}, x)  # pyright: ignore
 
 
 def apply(params: Any, x: jax.Array) -> jax.Array:

@@ -103,6 +103,32 @@ def describe(command: str, settings: Mapping[str, Any]) -> str:
     return f"`{command}`: {told}.\nMean and standard deviation over the seeds, in percent.\n\n"
 
 
+def write(
+    name: str,
+    folder: Path,
+    rows: Sequence[Row],
+    settings: Mapping[str, Any],
+    columns: Sequence[str],
+    shown: Mapping[str, str],
+    by: Sequence[str] = ("recipe",),
+) -> None:
+    """Write and print the table of a script whose figure is drawn.
+
+    Args:
+        name: Of the script, and of its files.
+        folder: Theirs.
+        rows: All rows.
+        settings: Of every run.
+        columns: Of the CSV file.
+        shown, by: As for `markdown`.
+    """
+    write_csv(folder / f"{name}.csv", rows, columns)
+    text = describe(f"python -m experiments.{name}", settings) + markdown(rows, shown, by) + "\n"
+    (folder / f"{name}.md").write_text(text)
+    print(text)
+    print(f"wrote {folder}/{name}.csv, .md and .png")
+
+
 def figure(path: Path, rows: Sequence[Row]) -> None:
     """Draw what the trained metric promises against what the network does."""
     from matplotlib.figure import Figure

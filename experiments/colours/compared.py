@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from tqdm import tqdm
 
 from experiments import command
 from experiments.backgrounds import animals, recipes, report, runs
+from experiments.backgrounds.network import applied
 from experiments.backgrounds.recipes import Recipe, Swap
 from experiments.colours.figure import draw
-from experiments.colours.problem import METRICS, Apply, Problem, judge
+from experiments.colours.problem import METRICS, Problem, judge
 from experiments.data import mnist
 from experiments.decoys import digits
 from experiments.decoys.digits import Digits
@@ -61,14 +63,13 @@ class Setting(NamedTuple):
     """What all problems of a table share.
 
     Attributes:
-        init: From a random key and pictures to parameters.
-        apply: The network; always the same function, for steps are compiled once for each.
-        swap: How composites and references are made; always the same, too.
+        network: From pictures to logits.
+        swap: How composites and references are made; always the same function, for steps are
+            compiled once for each.
         recipes: Names of those that make sense.
     """
 
-    init: Callable[[jax.Array, jax.Array], Any]
-    apply: Apply
+    network: nn.Module
     swap: Swap
     recipes: Sequence[str]
 
@@ -176,8 +177,10 @@ def _once(
         given["images"] = problem.deconfounded
     if recipe.information == "masks":
         given["masks"] = problem.train.masks
-    loss = recipes.loss(recipes.anonymous(recipe), setting.apply, setting.swap)
-    params = setting.init(jax.random.key(seed), jnp.asarray(problem.train.images[:1]))
+    apply = applied(setting.network)
+    loss = recipes.loss(recipes.anonymous(recipe), apply, setting.swap)
+    first = jnp.asarray(problem.train.images[:1])
+    params = setting.network.init(jax.random.key(seed), first)["params"]
     params = runs.train(
         runs.Problem(loss, {key: jnp.asarray(leaf) for key, leaf in given.items()}, params),
         weight,
@@ -188,7 +191,7 @@ def _once(
         every=every,
         title=name,
     )
-    judged = judge(setting.apply, setting.swap, params, recipe, problem)
+    judged = judge(apply, setting.swap, params, recipe, problem)
     row = report.row(recipe, weight, seed) | store.settings | judged
     store.write(name, row | {"seconds": time.perf_counter() - start})
     return row
@@ -203,10 +206,5 @@ def _write(
 ) -> None:
     """Write the table, the figure and how they were made."""
     columns = [*told_by, *"recipe information lambda seed epochs train chosen".split(), *METRICS]
-    report.write_csv(folder / f"{name}.csv", rows, columns)
-    text = report.describe(f"python -m experiments.{name}", settings)
-    text += report.markdown(rows, _SHOWN, (*told_by, "recipe")) + "\n"
-    (folder / f"{name}.md").write_text(text)
     draw(folder / f"{name}.png", rows, told_by)
-    print(text)
-    print(f"wrote {folder}/{name}.csv, .md and .png")
+    report.write(name, folder, rows, settings, columns, _SHOWN, (*told_by, "recipe"))

@@ -61,14 +61,10 @@ def register(
 
     Raises:
       ValueError: they are no batches of pictures of one size, the pictures are not larger than
-        twice the shift, ``shift`` or ``width`` is negative, or there is but one level.
+        twice the shift, ``shift`` or ``width`` is negative, there is but one level, or no picture.
     """
     codes, object_at = _codes(images, levels), _inside("masks", images, masks)
-    if min(shift, width) < 0 or 2 * shift >= min(object_at.shape[1:3]):
-        raise ValueError(
-            f"register: expected 0 <= shift < half of the pictures' sides and width >= 0, got "
-            f"shift {shift}, width {width} for pictures {object_at.shape[1:3]}."
-        )
+    _check_errors("register", object_at, shift, width)
     within = slice(shift, -shift or None)
     codes, steps = codes[:, within, within].ravel(), range(-shift, shift + 1)
     found = np.zeros((2 * width + 1, len(steps), len(steps)))
@@ -113,7 +109,7 @@ def register_each(
       ValueError: as :func:`register` and :func:`in_boxes`.
     """
     codes, groups = _codes(images, levels), _groups("register_each", images, groups)
-    _inside("masks", images, masks)
+    _check_errors("register_each", _inside("masks", images, masks), shift)
     masks = np.asarray(masks)
     steps = sorted(range(-shift, shift + 1), key=abs)
     ways = sorted(((i, j) for i in steps for j in steps), key=lambda way: sum(map(abs, way)))
@@ -157,7 +153,7 @@ def in_boxes(images: Any, boxes: Any, groups: Any = None, *, levels: int = 64) -
 
     Raises:
       ValueError: they are no batches of pictures of one size, there are not as many groups as
-        pictures, or there is but one level.
+        pictures, there is but one level, or no picture.
     """
     codes, inside = _codes(images, levels), _inside("boxes", images, boxes)[..., 0]
     groups = _groups("in_boxes", images, groups)
@@ -181,6 +177,8 @@ def _codes(images: Any, levels: int) -> np.ndarray:
     """(N, H, W) numbers of levels, as many pixels in each of a channel's."""
     _check_pictures("images", images)
     images = np.asarray(images)
+    if not images.size:
+        raise ValueError(f"images: expected one at least, with pixels, got {images.shape}.")
     if levels < 2:
         raise ValueError(f"levels: expected 2 or more, got {levels}.")
     each = max(round(levels ** (1 / images.shape[-1])), 2)
@@ -209,6 +207,14 @@ def _inside(name: str, images: Any, masks: Any) -> np.ndarray:
     if masks.shape != (*images.shape[:3], 1):
         raise ValueError(f"{name}: expected {(*images.shape[:3], 1)}, got {masks.shape}.")
     return np.asarray(masks) > 0.5
+
+
+def _check_errors(name: str, masks: np.ndarray, shift: int, width: int = 0) -> None:
+    if min(shift, width) < 0 or 2 * shift >= min(masks.shape[1:3]):
+        raise ValueError(
+            f"{name}: expected 0 <= shift < half of the pictures' sides and width >= 0, got "
+            f"shift {shift}, width {width} for pictures {masks.shape[1:3]}."
+        )
 
 
 def _widened(masks: np.ndarray, eroded: int) -> np.ndarray:

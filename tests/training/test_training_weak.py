@@ -62,7 +62,7 @@ def test_masks_that_are_too_narrow_are_dilated_and_moved_together():
 
 
 def test_information_is_that_of_the_counts():
-    """A picture of two brightnesses, one of them the object's: ln 2 bits where half is object."""
+    """A picture of two brightnesses, one of them the object's: ln 2 nats where half is object."""
     masks = np.zeros((1, 8, 8, 1))
     masks[:, :, :4] = 1
     found = training.register(masks, masks, shift=0, width=0, levels=2)
@@ -131,6 +131,9 @@ def test_wrong_arguments():
         (lambda: training.register(images, masks, shift=12), "shift < half"),
         (lambda: training.register(images, masks, width=-1), "width >= 0"),
         (lambda: training.register(images, masks, levels=1), "levels: expected 2"),
+        (lambda: training.register_each(images, masks, shift=-1), "register_each: expected 0 <="),
+        (lambda: training.register(images[:0], masks[:0]), "images: expected one at least"),
+        (lambda: training.in_boxes(images[:0], masks[:0]), "images: expected one at least"),
         (lambda: training.in_boxes(images, masks, [0]), "in_boxes: expected 2 groups"),
         (lambda: training.register_each(images, masks, [0]), "register_each: expected 2 groups"),
         (lambda: training.register_each(images, masks[:1]), r"masks: expected \(2, 24, 24, 1\)"),
