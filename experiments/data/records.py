@@ -48,6 +48,23 @@ def write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]])
         writer.writerows([cell(value) for value in row] for row in rows)
 
 
+def read_table(path: Path) -> list[tuple]:
+    """The rows of a table that `write_table` wrote: numbers where there are numbers, or text.
+
+    Raises:
+        OSError: It is not there.
+    """
+
+    def value(cell: str) -> Any:
+        try:
+            return float(cell)
+        except ValueError:
+            return cell or None
+
+    with path.open(newline="") as file:
+        return [tuple(value(cell) for cell in row) for row in csv.reader(file)][1:]
+
+
 def write_origin(path: Path, command: str, packages: Sequence[str] = (), **facts: Any) -> None:
     """Write how results were made: the command, the versions, and other facts.
 

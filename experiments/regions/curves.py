@@ -12,11 +12,8 @@ import numpy as np
 
 from experiments.cells.explained import methods
 from experiments.networks.digits import Digits
-from experiments.regions.subjects import KINDS, SIDE, logit
+from experiments.regions.subjects import KINDS, PER_STEP, SIDE, STEPS, logit
 from jaxrel import metrics
-
-STEPS, PER_STEP = 25, 4
-"""Half of the 14 x 14 regions."""
 
 
 class Judged(NamedTuple):
@@ -93,7 +90,7 @@ def _flipped(kind: str) -> Callable[..., tuple[jax.Array, ...]]:
                 order=order,
                 patch=x.shape[1] // SIDE,
                 replacement=metrics.uniform(key, x, low, high) if KINDS[kind].noise else 0.0,
-                chunk=STEPS + 1,
+                chunk=KINDS[kind].chunk,
             )
             for order in ("morf", "lerf")
         )

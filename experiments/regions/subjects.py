@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -21,10 +22,14 @@ from experiments.networks.efficientnet import EfficientNetLite0, load_variables
 
 SIDE = 14
 """Regions along a side of a picture: 14 x 14 of them."""
+STEPS, PER_STEP = 25, 4
+"""Half of them go."""
 
 PHOTOGRAPHS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png",
                "rocket.jpg")  # fmt: skip
 """Those of scikit-image's wheel that show a thing ImageNet knows."""
+CROPS = 6
+"""Squares of each photograph."""
 
 
 class Subject(NamedTuple):
@@ -51,6 +56,8 @@ class Kind(NamedTuple):
         high: The largest.
         noise: Whether regions are replaced by uniform noise, or by 0.
         trained: Whether each seed makes a network of its own, or other noise only.
+        alike: How many pictures in a row show one thing, and are not independent.
+        chunk: How many steps are computed at once.
     """
 
     apply: Callable[[Any, jax.Array], Any]
@@ -59,6 +66,8 @@ class Kind(NamedTuple):
     high: float = 1.0
     noise: bool = True
     trained: bool = True
+    alike: int = 1
+    chunk: int = STEPS + 1
 
 
 def logit(
@@ -94,13 +103,32 @@ def _trained(seen: Digits, others: Digits, seed: int, pictures: int, epochs: int
 
 
 def _photographs(seed: int, pictures: int, epochs: int) -> Subject:
-    """EfficientNet-Lite0, photographs, and what it takes each for."""
+    """EfficientNet-Lite0, squares of photographs, and what it takes each for."""
     del seed, epochs
     folder = Path(str(resources.files("skimage") / "data"))
-    images = np.stack([imagenet.preprocess(read_picture(folder / name)) for name in PHOTOGRAPHS])
-    images, variables = images[:pictures], load_variables()
+    photographs = (read_picture(folder / name) for name in PHOTOGRAPHS[:pictures])
+    squares = (square for photograph in photographs for square in crops(photograph))
+    images, variables = np.stack([*map(imagenet.preprocess, squares)]), load_variables()
     answers = np.asarray(jax.jit(EfficientNetLite0().apply)(variables, images)).argmax(-1)
     return Subject(variables, Digits(images, answers.astype(np.int32)), None)
+
+
+def crops(photograph: np.ndarray) -> list[np.ndarray]:
+    """The middle square of a photograph, and five of 4/5 of its side: the middle, the corners.
+
+    Args:
+        photograph: (H, W, 3).
+
+    Returns:
+        `CROPS` squares. All of them show what is in the middle.
+    """
+    side = min(photograph.shape[:2])
+    margin = side // 10
+    top, left = ((length - side) // 2 for length in photograph.shape[:2])
+    middle = photograph[top : top + side, left : left + side]
+    small = side - 2 * margin
+    starts = [(margin, margin), *itertools.product((0, 2 * margin), repeat=2)]
+    return [middle, *(middle[y : y + small, x : x + small] for y, x in starts)]
 
 
 KINDS: Mapping[str, Kind] = {
@@ -113,5 +141,7 @@ KINDS: Mapping[str, Kind] = {
         _photographs,
         *imagenet.normalize(np.array([0, 255])).tolist(),
         trained=False,
+        alike=CROPS,
+        chunk=4,
     ),
 }

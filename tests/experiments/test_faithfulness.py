@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import tarfile
 
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ import pytest
 from experiments import faithfulness
 from experiments.data import fashion
 from experiments.regions import curves, subjects
-from experiments.regions.curves import STEPS, Judged
+from experiments.regions.curves import Judged
+from experiments.regions.subjects import STEPS
 
 
 def _idx(values: np.ndarray) -> bytes:
@@ -65,15 +67,16 @@ def sums(monkeypatch):
         noise=False,
     )
     methods = {name: curves.methods()[name] for name in ("gradient", "random")}
-    monkeypatch.setattr(curves, "KINDS", {"sums": kind})
-    monkeypatch.setattr(faithfulness, "KINDS", {"sums": kind})
+    kinds = {"sums": kind}
+    monkeypatch.setattr(curves, "KINDS", kinds)
+    monkeypatch.setattr(faithfulness, "KINDS", kinds)
     monkeypatch.setattr(curves, "of", lambda kind: methods)
     curves._explained.cache_clear()
     curves._flipped.cache_clear()
     return weights
 
 
-def test_the_gradient_is_the_truth_of_a_sum(sums, tmp_path):
+def test_the_gradient_is_the_truth_of_a_sum(sums):
     found, accuracies = faithfulness._judged("sums", 2, quick=True)
     assert accuracies == [1.0, 1.0]
     regions = np.sort(sums.reshape(14, 2, 14, 2).sum((1, 3)).ravel())
@@ -88,7 +91,50 @@ def test_the_gradient_is_the_truth_of_a_sum(sums, tmp_path):
     np.testing.assert_allclose(cells["ABPC"], (gone - left).mean(), rtol=1e-4)
     assert rows[1][4] == 0 < cells["over random"]
     assert "gradient" in faithfulness.report(rows)
-    faithfulness.draw({"sums": found}).savefig(tmp_path / "curves.png")
+
+
+def test_results_of_two_machines_are_put_together(sums, tmp_path, monkeypatch, capsys):
+    """Rows, curves and origins one after another, to the last digit, and a figure of them."""
+    monkeypatch.setitem(faithfulness.KINDS, "again", faithfulness.KINDS["sums"])
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for network, folder in zip(("sums", "again"), folders, strict=True):
+        made = ["--quick", "--networks", network, "--output", str(folder)]
+        assert faithfulness.main(made) == 0
+    both = tmp_path / "both"
+    assert faithfulness.main(["--join", *map(str, folders), "--output", str(both)]) == 0
+    for name in ("faithfulness.csv", "faithfulness_curves.csv"):
+        first, second = ((folder / name).read_text() for folder in folders)
+        assert (both / name).read_text() == first + second.split("\n", 1)[1]
+    origin = json.loads((both / "faithfulness.json").read_text())
+    assert [part["command"].rpartition(" ")[2] for part in origin["parts"]] == ['"sums"', '"again"']
+    assert (both / "faithfulness.png").exists()
+    capsys.readouterr()
+
+
+def test_what_is_joined_has_to_be_there(tmp_path, capsys):
+    assert faithfulness.main(["--join", str(tmp_path), "--output", str(tmp_path)]) == 2
+    assert "faithfulness.csv" in capsys.readouterr().err
+
+
+def test_squares_of_a_photograph_have_its_middle():
+    """All are squares within the photograph, as many as are said, and no two are the same."""
+    photograph = np.arange(100 * 161 * 3).reshape(100, 161, 3)
+    found = subjects.crops(photograph)
+    assert [square.shape for square in found] == [(100, 100, 3)] + [(80, 80, 3)] * 5
+    assert len(found) == subjects.CROPS == len({square.tobytes() for square in found})
+    assert all(photograph[50, 80, 0] in square for square in found)
+
+
+def test_squares_of_a_photograph_are_not_independent(sums, monkeypatch):
+    """Nor are draws of noise: the error is that of the photographs' means."""
+    kind = faithfulness.KINDS["sums"]._replace(trained=False, alike=3)
+    monkeypatch.setitem(faithfulness.KINDS, "squares", kind)
+    photographs = np.array([1.0, 2.0, 4.0])
+    squares = np.repeat(photographs, 3) + np.tile([-0.5, 0.0, 0.5], 3)
+    draws = np.concatenate([squares - 1, squares + 1])
+    mean, error = faithfulness._mean(draws, 2, "squares")
+    np.testing.assert_allclose(mean, photographs.mean())
+    np.testing.assert_allclose(error, photographs.std(ddof=1) / np.sqrt(3))
 
 
 def test_pictures_of_seeds_are_put_together():
