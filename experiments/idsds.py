@@ -5,16 +5,24 @@
 
 A CNN, the same without biases and a small vision transformer learn digits of which single cells of
 4 x 4 may be missing. What a network's logit loses without a cell is compared with the relevance of
-the cell: Spearman's correlation over the 16 cells (Hesse, Schaub-Meyer, Roth 2024). The best preset
-is chosen on pictures that are not those of the result; both are in the table, with the paired
-difference to integrated gradients and to gradient x input on the same pictures, and its standard
-error. `idsds.csv` has every number; `idsds.png` shows them.
+the cell: Spearman's correlation over the 16 cells (Hesse, Schaub-Meyer, Roth 2024).
+
+Presets that compare do so with black, and with the picture itself without half, or a quarter, of
+its cells (`experiments.cells.references`); integrated gradients do, too, for what is compared with
+may matter more than the rule. `passes` says how many gradients or comparisons a map takes: taking
+each cell away in turn takes 16 forward passes and is right by definition. Halves and quarters know
+the cells; halves of other cells, squares of 4 x 4 pixels, do not.
+
+The best preset is chosen on pictures that are not those of the result, among those of one pass and
+among all; all are in the table, with the paired difference to integrated gradients from black, from
+halves, and from what the preset compares with, and to gradient x input, on the same pictures, and
+its standard error. `idsds.csv` has every number; `idsds.png` shows them.
 """
 
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,14 +32,20 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from experiments import command
-from experiments.cells.explained import methods
+from experiments.cells import references
+from experiments.cells.explained import STEPS, methods
 from experiments.cells.networks import GRID, NETWORKS, Subject, drops, label_logit, subject
 from experiments.data import records
 from experiments.networks.digits import Digits
 from jaxrel import metrics
 
-METHODS = methods()
-RIVALS = ("integrated gradients", "gradient")  # gradient x input, in units of the logit
+METHODS = methods() | {name: explain for name, (explain, _) in references.METHODS.items()}
+PASSES = {"random": 0, "integrated gradients": STEPS}
+PASSES |= {name: passes for name, (_, passes) in references.METHODS.items()}
+"""Of those that do not take one."""
+RIVALS = ("integrated gradients", "integrated gradients, own halves", "gradient")
+"""The last is gradient x input, in units of the logit."""
+SAME = "integrated gradients against the same"
 
 Scores = dict[str, np.ndarray]
 """Of each method, (pictures,)."""
@@ -64,7 +78,7 @@ def _run(options: argparse.Namespace) -> None:
             on = subject(name, seed, pictures, epochs)
             accuracies[f"{name}, {seed}"] = round(on.accuracy, 4)
             print(f"{name}, seed {seed}: {on.accuracy:.1%} of the test digits", flush=True)
-            found.append(scores(on))
+            found.append(scores(on, METHODS))
         chosen, test = (
             {method: np.concatenate([part[k][method] for part in found]) for method in found[0][k]}
             for k in (0, 1)
@@ -83,13 +97,11 @@ def _run(options: argparse.Namespace) -> None:
     print(f"results in {output}")
 
 
-def scores(on: Subject) -> tuple[Scores, Scores]:
-    """The score of every method on every picture: those for choosing, those of the test."""
+def scores(on: Subject, names: Iterable[str]) -> tuple[Scores, Scores]:
+    """The scores of methods on every picture: those for choosing, those of the test."""
     digits = Digits(*(np.concatenate(parts) for parts in zip(on.choosing, on.test, strict=True)))
     lost = drops(on.name)(on.variables, digits)
-    found = {
-        name: np.asarray(_score(on.name, name)(on.variables, digits, lost)) for name in METHODS
-    }
+    found = {name: np.asarray(_score(on.name, name)(on.variables, digits, lost)) for name in names}
     border = len(on.choosing.labels)
     return {m: s[:border] for m, s in found.items()}, {m: s[border:] for m, s in found.items()}
 
@@ -110,29 +122,40 @@ def _score(network: str, method: str) -> Callable[[Any, Digits, jax.Array], jax.
 COLUMNS = (
     "network",
     "method",
+    "passes",
     "score when choosing",
     "score",
     "standard error",
     "spread of seeds",
-    *(f"over {rival}{error}" for rival in RIVALS for error in ("", ", standard error")),
+    *(f"over {rival}{error}" for rival in (*RIVALS, SAME) for error in ("", ", standard error")),
     "chosen",
 )
 
 
 def table(network: str, chosen: Scores, test: Scores, seeds: int) -> list[tuple]:
     """A row for each method, the best first."""
-    presets = [name for name in test if name not in (*RIVALS, "random")]
-    best = max(presets, key=lambda name: chosen[name].mean())
+    best = _best(chosen)
     rows = []
     for name in sorted(test, key=lambda name: -test[name].mean()):
         of_seeds = records.spread(test[name].reshape(seeds, -1).mean(1))
-        over = [np.array(_mean(test[name] - test[rival])) for rival in RIVALS]
+        same = RIVALS[0] + "".join(name.partition(", own")[1:])
+        over = [_mean(test[name] - test[rival]) for rival in (*RIVALS, same)]
+        scores = float(chosen[name].mean()), *_mean(test[name]), of_seeds
         rows.append(
-            (network, name, float(chosen[name].mean()), *_mean(test[name]), of_seeds)
-            + tuple(float(v) for pair in over for v in pair)
-            + ("yes" if name == best else "",)
+            (network, name, PASSES.get(name, 1), *scores)
+            + tuple(v for pair in over for v in pair)
+            + (", ".join(among for among, taken in best.items() if taken == name),)
         )
     return rows
+
+
+def _best(chosen: Scores) -> dict[str, str]:
+    """The best preset of one pass, and of all."""
+    presets = [name for name in chosen if not name.startswith((*RIVALS, "random"))]
+    among = {"of one pass": [p for p in presets if PASSES.get(p, 1) == 1], "of all": presets}
+    return {
+        which: max(names, key=lambda name: chosen[name].mean()) for which, names in among.items()
+    }
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:
@@ -142,12 +165,14 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
 
 def report(rows: Sequence[tuple]) -> str:
     """The table as text."""
-    lines = [f"{'network':20s}{'method':28s}  choosing     test          over IG       over g x i"]
-    for network, name, choosing, score, error, _, ig, ig_error, g, g_error, best in rows:
-        over = f"{ig:+.3f} ± {ig_error:.3f} {g:+.3f} ± {g_error:.3f}"
+    head = f"{'network':20s}{'method':49s}passes choosing  test             over IG         "
+    lines = [head + "over IG, halves   over g x i       over IG, the same"]
+    for network, name, passes, choosing, score, error, _, *over, best in rows:
+        pairs = "  ".join(f"{over[k]:+.3f} ± {over[k + 1]:.3f}" for k in range(0, len(over), 2))
         lines.append(
-            f"{network:20s}{name:28s}{choosing:9.3f} {score:6.3f} ± {error:.3f} {over}"
-            + ("   <- chosen" if best else "")
+            f"{network:20s}{name:49s}{passes:4d}{choosing:9.3f}  {score:6.3f} ± {error:.3f}  "
+            + pairs
+            + (f"   <- best {best}" if best else "")
         )
     return "\n".join(lines)
 
@@ -155,21 +180,41 @@ def report(rows: Sequence[tuple]) -> str:
 def draw(rows: Sequence[tuple], networks: Sequence[str]) -> Figure:
     """A panel for each network, a bar for each method."""
     figure, panels = pyplot.subplots(
-        1, len(networks), figsize=(4.6 * len(networks), 6.4), layout="constrained", squeeze=False
+        1, len(networks), figsize=(5.6 * len(networks), 8), layout="constrained", squeeze=False
     )
     figure.suptitle("In-domain single-deletion score (higher: more faithful)")
     for axes, network in zip(panels[0], networks, strict=True):
         own = [row for row in rows if row[0] == network][::-1]
-        colors = [_COLORS.get(row[1], "#4477aa") for row in own]
-        axes.barh([row[1] for row in own], [row[3] for row in own], color=colors,
-                  xerr=[row[4] for row in own])  # fmt: skip
+        axes.barh(
+            [f"{name} ({passes})" for _, name, passes, *_ in own],
+            [row[4] for row in own],
+            color=[_color(row[1]) for row in own],
+            xerr=[row[5] for row in own],
+        )
+        axes.tick_params("y", labelsize=8)
         axes.set(title=network, xlabel="Spearman's correlation, mean ± standard error")
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
+    for label, color in _COLORS.items():
+        panels[0, -1].barh(0, 0, color=color, label=label)
+    panels[0, -1].legend(loc="lower right", frameon=False, title="in brackets: passes")
     return figure
 
 
-_COLORS: Mapping[str, str] = {**dict.fromkeys(RIVALS, "#ccbb44"), "random": "#bbbbbb"}
+_COLORS: Mapping[str, str] = {
+    "preset": "#4477aa",
+    "preset, against the picture's own parts": "#228833",
+    "integrated gradients, gradient x input": "#ccbb44",
+    "random": "#bbbbbb",
+}
+
+
+def _color(method: str) -> str:
+    kinds = list(_COLORS)
+    if method == "random":
+        return _COLORS["random"]
+    rival, own = method.startswith(RIVALS), "own" in method
+    return _COLORS[kinds[2] if rival else kinds[own]]
 
 
 main = command.main(_parser, _run)

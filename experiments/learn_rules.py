@@ -24,6 +24,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from experiments import command
+from experiments.cells.explained import methods
 from experiments.cells.learned import HANDS, learner, meaning, score
 from experiments.cells.networks import drops, subject
 from experiments.data import records
@@ -78,7 +79,7 @@ def _run(options: argparse.Namespace) -> None:
 def _seed(network: str, seed: int, quick: bool) -> tuple[Scores, Scores, dict[str, Any]]:
     """Scores of presets when choosing and on the test, learned rules beside; what was learned."""
     on = subject(network, seed, *((150, 3) if quick else (1500, 10)))
-    chosen, test = scores(on)
+    chosen, test = scores(on, methods())
     border = len(on.choosing.labels) * 5 // 7
     learning, validating = (
         Digits(*(part[rows] for part in on.choosing)) for rows in (np.s_[:border], np.s_[border:])

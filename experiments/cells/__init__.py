@@ -2,4 +2,6 @@
 
 networks     three networks, trained on digits with a cell of 4 x 4 set to 0
 explained    how each preset explains them
+references   how comparisons with the pictures' own parts do
+learned      how rules do whose numbers are learned
 """

@@ -63,6 +63,24 @@ def test_complete_with_every_maximum(name, maximum):
     assert (abs(sums(found, len(y)) - (y - y0).sum(1)) <= 1e-10 * (abs(y) + abs(y0)).sum(1)).all()
 
 
+@pytest.mark.parametrize(("name", "gamma"), [("cnn", 0.03), ("resnet_basic", 0.25)])
+def test_complete_with_gamma(name, gamma):
+    """Whatever gamma is; it is another map, and at gamma = 0 the same."""
+    model = models.build(name, dtype=jnp.float64)
+    x0 = reference(model.x)
+    run = jax.jit(
+        lambda gamma: relevance(
+            model.fun, rulesets.compare_to_baseline(gamma=gamma), 1, baseline=x0
+        )(model.params, model.x)
+    )
+    y, y0 = (model.fun(model.params, x) for x in (model.x, x0))
+    found, size = run(gamma), (abs(y) + abs(y0)).sum(1)
+    assert (abs(sums(found, len(y)) - (y - y0).sum(1)) <= 1e-4 * size).all()  # eps takes a little
+    plain = relevance(model.fun, rulesets.compare_to_baseline(), 1, baseline=x0)
+    plain = plain(model.params, model.x)
+    assert abs(found - plain).max() > 1e-2 * abs(plain).max() > 50 * abs(run(0.0) - plain).max()
+
+
 def layer_norm(x):
     return (x - x.mean(-1, keepdims=True)) * lax.rsqrt(x.var(-1, keepdims=True) + 1e-6)
 

@@ -7,19 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrel
 from experiments import idsds, learn_rules, sanity
-from experiments.cells import explained, learned
+from experiments.cells import explained, learned, references
 from experiments.cells.networks import GRID, NETWORKS, without_cells
 from experiments.networks.digits import Digits
 from jaxrel import metrics, rulesets
 
-FEW = ("integrated gradients", "gradient", "slope", "random")
+FEW = ("integrated gradients", "integrated gradients, own halves", "gradient", "slope", "random")
 
 
 @pytest.fixture
 def few(monkeypatch):
-    """Four methods instead of all."""
-    methods = {name: explained.methods()[name] for name in FEW}
+    """Few methods instead of all."""
+    methods = {name: idsds.METHODS[name] for name in FEW}
     monkeypatch.setattr(idsds, "METHODS", methods)
     monkeypatch.setattr(sanity, "METHODS", methods)
 
@@ -40,15 +41,89 @@ def test_every_preset_is_judged():
 
 
 def test_the_best_preset_is_chosen_on_other_pictures():
-    chosen = {"integrated gradients": 0.9, "gradient": 0.8, "a": 0.7, "b": 0.6, "random": 0.0}
-    test = {"integrated gradients": 0.5, "gradient": 0.4, "a": 0.6, "b": 0.7, "random": 0.8}
+    """One of one pass, and one of all; rivals are no presets, whatever they compare with."""
+    ig, halves, own = "integrated gradients", "integrated gradients, own halves", "b, own halves"
+    chosen = {ig: 0.9, halves: 0.95, "gradient": 0.85, "a": 0.7, "b": 0.6, own: 0.8, "random": 0.0}
+    test = {ig: 0.5, halves: 0.3, "gradient": 0.4, "a": 0.6, "b": 0.7, own: 0.1, "random": 0.8}
     noise = np.linspace(-0.1, 0.1, 20)
+    idsds.PASSES[own] = 2
     rows = idsds.table("cnn", *({m: s + noise for m, s in of.items()} for of in (chosen, test)), 2)
-    assert [row[1] for row in rows] == ["random", "b", "a", "integrated gradients", "gradient"]
-    assert [row[1] for row in rows if row[-1]] == ["a"]
-    over = dict(zip(idsds.COLUMNS, rows[1], strict=True))
-    np.testing.assert_allclose(over["over integrated gradients"], 0.2)
-    np.testing.assert_allclose(over["over integrated gradients, standard error"], 0, atol=1e-12)
+    del idsds.PASSES[own]
+    assert [row[1] for row in rows] == ["random", "b", "a", ig, "gradient", halves, own]
+    assert {row[1]: row[-1] for row in rows if row[-1]} == {"a": "of one pass", own: "of all"}
+    over = {row[1]: dict(zip(idsds.COLUMNS, row, strict=True)) for row in rows}
+    assert over["random"]["passes"] == 0 and over[ig]["passes"] == 24 and over[own]["passes"] == 2
+    np.testing.assert_allclose(over["b"]["over integrated gradients"], 0.2)
+    np.testing.assert_allclose(over["b"]["over integrated gradients, own halves"], 0.4)
+    np.testing.assert_allclose(over["b"]["over integrated gradients against the same"], 0.2)
+    np.testing.assert_allclose(over[own]["over integrated gradients against the same"], -0.2)
+    np.testing.assert_allclose(over["b"]["over gradient, standard error"], 0, atol=1e-12)
+    assert "<- best of all" in idsds.report(rows).splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    """A CNN's function of two pictures, and these."""
+    variables = NETWORKS["cnn"].init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    variables = jax.tree.map(lambda leaf: leaf + 0.02, variables)  # biases that are not 0
+    images = jax.random.uniform(jax.random.key(1), (2, 28, 28, 1))
+    return explained_by(variables), images
+
+
+def explained_by(variables):
+    return lambda x: NETWORKS["cnn"].apply(variables, x)[:, 3]
+
+
+@pytest.mark.parametrize("squares", [4, 7])
+def test_parts_cover_a_picture_square_by_square(squares):
+    """Each pixel is in one part; squares beside each other are in different ones."""
+    for parts in (references.halves(squares), references.quarters(squares)):
+        np.testing.assert_array_equal(parts.sum(0), 1)
+        side = 28 // squares
+        at = np.asarray(parts)[:, ::side, ::side, 0]
+        np.testing.assert_array_equal(at.repeat(side, 1).repeat(side, 2)[..., None], parts)
+        assert not (at[:, 1:] & at[:, :-1]).any() and not (at[:, :, 1:] & at[:, :, :-1]).any()
+
+
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [
+        ("compare_to_baseline, own halves", references.halves()),
+        ("compare_to_baseline, own quarters", references.quarters()),
+        ("compare_to_baseline, own halves of other cells", references.halves(7)),
+    ],
+)
+def test_each_part_gets_what_the_answer_loses_without_it(method, parts, untrained):
+    fun, images = untrained
+    explain, passes = references.METHODS[method]
+    assert passes == len(parts)
+    found = jax.jit(lambda x: explain(fun, x))(images)
+    for part in parts:
+        loses = fun(images) - fun(images * ~part)
+        np.testing.assert_allclose((found * part).sum((1, 2, 3)), loses, rtol=1e-5, atol=1e-5)
+
+
+def test_integrated_gradients_of_parts_are_the_sum_of_those_from_each(untrained):
+    fun, images = untrained
+    explain, passes = references.METHODS["integrated gradients, own halves"]
+    assert passes == 2 * explained.STEPS
+    gradient = jaxrel.relevance(fun, "gradient")
+    expected = sum(
+        jaxrel.integrated(gradient, images * ~part, explained.STEPS)(images)
+        for part in references.halves()
+    )
+    np.testing.assert_allclose(explain(fun, images), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_row_with_gamma_compares_with_black(untrained):
+    """It adds up as without gamma, and is another map."""
+    fun, images = untrained
+    explain, _ = references.METHODS["compare_to_baseline, gamma 0.03"]
+    found = explain(fun, images)
+    loses = fun(images) - fun(images * 0)
+    np.testing.assert_allclose(found.sum((1, 2, 3)), loses, rtol=1e-4)
+    plain = jaxrel.relevance(fun, "compare_to_baseline", baseline=0.0)(images)
+    assert 1e-3 < np.abs(found - plain).max() / np.abs(plain).max() < 0.5
 
 
 def test_the_hand_is_chosen_on_other_pictures():

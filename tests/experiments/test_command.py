@@ -89,8 +89,8 @@ def test_one_seed_has_no_spread(tmp_path):
     two = [*one, {**facts, "seed": 1, "worst_group": 0.7}]
     assert "60.0 ± 10.0" in report.markdown(two, {"worst_group": "worst group"})
     scores = {name: np.array([0.1, 0.3]) for name in (*idsds.RIVALS, "random", "slope")}
-    assert {row[5] for row in idsds.table("cnn", scores, scores, 1)} == {None}
-    assert all(row[5] >= 0 for row in idsds.table("cnn", scores, scores, 2))
+    assert {row[6] for row in idsds.table("cnn", scores, scores, 1)} == {None}
+    assert all(row[6] >= 0 for row in idsds.table("cnn", scores, scores, 2))
     share = blame_the_bias.Share("mlp", 0, "logit", "slope", "bias", *([0.5] * 6))
     assert blame_the_bias.share_table([share]).splitlines()[1].count("±") == 1
     assert blame_the_bias.share_table([share, share]).splitlines()[1].count("±") == 2
