@@ -45,6 +45,7 @@ PASSES |= {name: passes for name, (_, passes) in references.METHODS.items()}
 """Of those that do not take one."""
 RIVALS = ("integrated gradients", "integrated gradients, own halves", "gradient")
 """The last is gradient x input, in units of the logit."""
+BATCH = 25  # pictures at once: what caches have room for, with all points of a path
 SAME = "integrated gradients against the same"
 
 Scores = dict[str, np.ndarray]
@@ -100,8 +101,14 @@ def _run(options: argparse.Namespace) -> None:
 def scores(on: Subject, names: Iterable[str]) -> tuple[Scores, Scores]:
     """The scores of methods on every picture: those for choosing, those of the test."""
     digits = Digits(*(np.concatenate(parts) for parts in zip(on.choosing, on.test, strict=True)))
-    lost = drops(on.name)(on.variables, digits)
-    found = {name: np.asarray(_score(on.name, name)(on.variables, digits, lost)) for name in names}
+    lost = np.asarray(drops(on.name)(on.variables, digits))
+    found = {}
+    for name in names:
+        score = _score(on.name, name)
+        batches = [np.s_[at : at + BATCH] for at in range(0, len(lost), BATCH)]
+        found[name] = np.concatenate(
+            [score(on.variables, Digits(*(p[at] for p in digits)), lost[at]) for at in batches]
+        )
     border = len(on.choosing.labels)
     return {m: s[:border] for m, s in found.items()}, {m: s[border:] for m, s in found.items()}
 
