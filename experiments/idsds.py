@@ -114,14 +114,14 @@ def scores(on: Subject, names: Iterable[str]) -> tuple[Scores, Scores]:
 
 
 @functools.cache
-def _score(network: str, method: str) -> Callable[[Any, Digits, jax.Array], jax.Array]:
+def _score(network: str, method: str) -> Callable[[Any, Digits, np.ndarray], jax.Array]:
     """One program for all seeds."""
 
     @jax.jit
-    def score(variables: Any, digits: Digits, lost: jax.Array) -> jax.Array:
+    def score(variables: Any, digits: Digits, lost: np.ndarray) -> jax.Array:
         fun = label_logit(network, variables, jnp.asarray(digits.labels))
         relevance = METHODS[method](fun, jnp.asarray(digits.images))
-        return metrics.spearman(metrics.part_sums(relevance, GRID), lost)
+        return metrics.spearman(metrics.part_sums(relevance, GRID), jnp.asarray(lost))
 
     return score
 
