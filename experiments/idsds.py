@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from experiments import command
 from experiments.cells import references
@@ -187,24 +188,27 @@ def report(rows: Sequence[tuple]) -> str:
 def draw(rows: Sequence[tuple], networks: Sequence[str]) -> Figure:
     """A panel for each network, a bar for each method."""
     figure, panels = pyplot.subplots(
-        1, len(networks), figsize=(5.6 * len(networks), 8), layout="constrained", squeeze=False
+        1, len(networks), figsize=(5 * len(networks), 7.6), layout="constrained", squeeze=False
     )
-    figure.suptitle("In-domain single-deletion score (higher: more faithful)")
+    figure.suptitle(
+        "In-domain single-deletion score, mean ± standard error (higher: more faithful); "
+        "in brackets how many passes a map takes"
+    )
     for axes, network in zip(panels[0], networks, strict=True):
         own = [row for row in rows if row[0] == network][::-1]
         axes.barh(
-            [f"{name} ({passes})" for _, name, passes, *_ in own],
+            [f"{name} ({passes:.0f})" for _, name, passes, *_ in own],
             [row[4] for row in own],
             color=[_color(row[1]) for row in own],
             xerr=[row[5] for row in own],
         )
         axes.tick_params("y", labelsize=8)
-        axes.set(title=network, xlabel="Spearman's correlation, mean ± standard error")
+        axes.set(title=network, xlabel="Spearman's correlation")
+        axes.set_ylim(-0.6, len(own) - 0.4)
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-    for label, color in _COLORS.items():
-        panels[0, -1].barh(0, 0, color=color, label=label)
-    panels[0, -1].legend(loc="lower right", frameon=False, title="in brackets: passes")
+    marks = [Patch(color=color, label=label) for label, color in _COLORS.items()]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
     return figure
 
 
