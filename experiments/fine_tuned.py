@@ -1,14 +1,15 @@
 """EfficientNet-Lite0 tuned to dogs on grass and wolves on snow: can it learn to see the animal?
 
     python -m experiments.fine_tuned --quick      a few minutes
-    python -m experiments.fine_tuned              the full table
+    python -m experiments.fine_tuned              the full table: an accelerator, or hours
 
 `experiments.dogs_and_wolves` in colour, at 96 pixels (`experiments.tuned.pictures`), with a network
 that ImageNet has taught already (`experiments.tuned.network` says which of its parameters are
 trained). Every training picture has its class's background. Networks are judged, and lambda is
 chosen, as `experiments.tuned.recipes` says: the largest whose accuracy on validation composites,
 of the worse class, is within 0.02 of the best, with the first seed. Runs are kept in the folder
-`--output`.
+`--output`, which several processes may share, each with some of the `--recipes`; a last call
+without writes the table.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from experiments.tuned.recipes import (
     make_test,
 )
 
-PICTURES, EPOCHS, _QUICK_PICTURES, _QUICK_EPOCHS = 400, 3, 120, 1
+PICTURES, EPOCHS, _QUICK_PICTURES, _QUICK_EPOCHS = 900, 10, 120, 1
 BATCH, LEARNING_RATE = 16, 3e-4
 _COLUMNS = "recipe information rules penalty reference lambda seed epochs pictures chosen".split()
 _SHOWN = {
@@ -53,7 +54,7 @@ _SHOWN = {
 def _parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = command.parser("fine_tuned", __doc__)
-    command.add_seeds(parser, 3)
+    command.add_seeds(parser, 5)
     add = parser.add_argument
     add("--epochs", type=int, help=f"default: {EPOCHS}, or {_QUICK_EPOCHS} with --quick")
     add("--pictures", type=int, help=f"default: {PICTURES}, or {_QUICK_PICTURES} with --quick")

@@ -93,6 +93,10 @@ def validate(params: Any, recipe: Recipe, data: Data, seed: int) -> dict[str, fl
     that are too wide an animal takes its own background along, and a network that decides by that
     would score best.
 
+    A recipe without compositing is scored without it, too: each animal is compared with one of the
+    pictures of the other class whose animals overlap most with it, and what counts is the answer
+    less the relevance of the background, which is what neither animal covers.
+
     Args:
         params: The network's parameters.
         recipe: How it was trained; one that needs no masks is scored by true ones.
@@ -101,18 +105,37 @@ def validate(params: Any, recipe: Recipe, data: Data, seed: int) -> dict[str, fl
 
     Returns:
         `validation_accuracy` on the confounded pictures, and `validation_score`: the accuracy of
-        the worse class when every animal is put on the background of a picture of the other class.
+        the worse class when every animal is put on the background of a picture of the other class,
+        or without the background's relevance.
     """
     images, _, labels, _ = data.validation
     masks = jnp.asarray(recipes.known_masks(recipe, data, seed).validation)
     draw, key = jax.random.split(jax.random.key(0))
     masks = training.erode_at_random(draw, masks, 0, recipe.doubt)
-    swapped = training.swap_background(key, jnp.asarray(images), masks, jnp.asarray(labels))
-    right = _answers(params, swapped) == labels
+    if recipe.reference == "near":
+        near = recipes.nearest(np.asarray(masks), labels)[:, 0]
+        others = images[near], training.erode(masks[near], recipe.trimmed)
+        right = np.asarray(_without_background(params, images, masks, labels, *others)) > 0
+    else:
+        swapped = training.swap_background(key, jnp.asarray(images), masks, jnp.asarray(labels))
+        right = _answers(params, swapped) == labels
     return {
         "validation_accuracy": float((_answers(params, images) == labels).mean()),
         "validation_score": float(min(right[labels == label].mean() for label in (0, 1))),
     }
+
+
+@jax.jit
+def _without_background(
+    params: Any, x: jax.Array, masks: jax.Array, labels: jax.Array, others: jax.Array, theirs: Any
+) -> jax.Array:
+    """(N,) margins less the relevance, against others, of what neither animal covers."""
+
+    def value(x: jax.Array) -> jax.Array:
+        return training.margin(apply(params, x), labels)
+
+    margin, relevance = value_and_relevance(value, recipes.RULES["baseline"], baseline=others)(x)
+    return margin - (relevance * (1 - jnp.maximum(masks, theirs))).sum((1, 2, 3))
 
 
 @jax.jit

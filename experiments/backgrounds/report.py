@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.backgrounds.judge import METRICS
@@ -98,7 +99,8 @@ def markdown(
 def describe(command: str, settings: Mapping[str, Any]) -> str:
     """The line above a table: the command, its settings, and the versions."""
     versions = {name: metadata.version(name) for name in ("jax", "flax", "optax")}
-    facts = {**settings, **versions, "python": platform.python_version()}
+    device = jax.devices()[0].device_kind
+    facts = {**settings, "device": device, **versions, "python": platform.python_version()}
     told = ", ".join(f"{key} {value}" for key, value in facts.items())
     return f"`{command}`: {told}.\nMean and standard deviation over the seeds, in percent.\n\n"
 

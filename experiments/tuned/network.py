@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 in two parts: what is kept as ImageNet left it, and what is trained.
 
-Kept are the stem, the first eleven of sixteen blocks, all depthwise filters and the stored
-statistics of the batch norms. So what the first part gives for a picture, (6, 6, 112) features at
+Kept are the stem, the first five of sixteen blocks, all depthwise filters and the stored
+statistics of the batch norms. So what the first part gives for a picture, (12, 12, 40) features at
 96 pixels, is computed once, and the gradients of depthwise filters, which take XLA on a CPU three
 times as long as all others together, not at all. The classifier begins at 0.
 """
@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from experiments.data.imagenet import normalize
 from experiments.networks.efficientnet import EfficientNetLite0, load_variables
 
-FIRST = 11
+FIRST = 5
 """The first block that is trained."""
 
 

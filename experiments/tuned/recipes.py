@@ -23,7 +23,7 @@ from experiments.tuned import pictures
 from experiments.tuned.network import features, logits
 from jaxrel import relevance, training
 
-COMPOSITES, EXPLAINED = 2, 100
+COMPOSITES, EXPLAINED = 8, 100
 
 RECIPES = (
     Recipe("plain", "none"),
