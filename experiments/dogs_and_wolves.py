@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipes",
         metavar="NAMES",
-        help="comma-separated; those whose name begins with one of them (default: all)",
+        help="comma-separated; of no recipe's name, those that begin with it (default: all)",
     )
     parser.add_argument(
         "--table",
@@ -123,12 +123,15 @@ def _chosen(options: argparse.Namespace) -> list[Recipe]:
     if options.recipes is None:
         quick = options.quick and options.table == "all"
         return [row for row in table if row.name in _QUICK] if quick else table
-    wanted = options.recipes.split(",")
-    for name in wanted:
-        if not any(row.name.startswith(name) for row in table):
+    wanted = []
+    for name in options.recipes.split(","):
+        exactly = [row for row in table if row.name == name]
+        found = exactly or [row for row in table if row.name.startswith(name)]
+        if not found:
             names = ", ".join(row.name for row in table)
             raise ValueError(f"no recipe begins with {name!r}; there are {names}")
-    return [row for row in table if row.name.startswith(tuple(wanted))]
+        wanted += found
+    return [row for row in table if row in wanted]
 
 
 class Experiment:

@@ -93,8 +93,8 @@ def validate(params: Any, recipe: Recipe, data: Data, seed: int) -> dict[str, fl
     that are too wide an animal takes its own background along, and a network that decides by that
     would score best.
 
-    A recipe without compositing is scored without it, too: each animal is compared with one of the
-    pictures of the other class whose animals overlap most with it, and what counts is the answer
+    A recipe without compositing is scored without it, too: each animal is compared with the
+    picture of the other class whose animal overlaps most with it, and what counts is the answer
     less the relevance of the background, which is what neither animal covers.
 
     Args:
@@ -113,7 +113,7 @@ def validate(params: Any, recipe: Recipe, data: Data, seed: int) -> dict[str, fl
     draw, key = jax.random.split(jax.random.key(0))
     masks = training.erode_at_random(draw, masks, 0, recipe.doubt)
     if recipe.reference == "near":
-        near = recipes.nearest(np.asarray(masks), labels)[:, 0]
+        near = recipes.nearest(np.asarray(masks), labels, 1)[:, 0]
         others = images[near], training.erode(masks[near], recipe.trimmed)
         right = np.asarray(_without_background(params, images, masks, labels, *others)) > 0
     else:

@@ -250,13 +250,13 @@ _MADE: dict[tuple, tuple[Data, masks.Masks]] = {}
 """The last few: to propose masks takes as long as to train a network. Data so that its id lasts."""
 
 
-def nearest(masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """For each picture the 16 of the other class whose animals overlap most with its own."""
+def nearest(masks: np.ndarray, labels: np.ndarray, count: int = _NEAREST) -> np.ndarray:
+    """For each picture those of the other class whose animals overlap most with its own."""
     flat = masks.reshape(len(masks), -1)
     shared, areas = flat @ flat.T, flat.sum(1)
     overlap = shared / (areas[:, None] + areas - shared)
     overlap[labels[:, None] == labels] = -1
-    return np.argpartition(-overlap, _NEAREST, axis=1)[:, :_NEAREST].astype(np.int32)
+    return np.argpartition(-overlap, count, axis=1)[:, :count].astype(np.int32)
 
 
 def anonymous(recipe: Recipe) -> Recipe:

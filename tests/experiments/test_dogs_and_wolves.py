@@ -6,12 +6,16 @@ import json
 import pickle
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrel
 from experiments import dogs_and_wolves
 from experiments.backgrounds import animals, judge, masks, pictures, recipes, report, runs
+from experiments.backgrounds.network import apply
 from experiments.backgrounds.recipes import Recipe
+from jaxrel import training
 
 pytestmark = pytest.mark.usefixtures("default_precision")
 
@@ -110,6 +114,41 @@ def test_a_recipe_is_given_no_more_than_its_information(data):
     assert given[recipes.BEST.name] == {"images", "labels", "masks"}
     assert "near" in given[recipes.NO_COMPOSITING.name]
     assert "alternatives" in given["pairing"]
+
+
+@pytest.mark.parametrize("trimmed", [0, 1])
+def test_without_compositing_the_border_of_the_other_animal_is_background(trimmed, data):
+    """The loss by hand: one candidate, so that what is compared with is known."""
+    recipe = recipes.NO_COMPOSITING._replace(trimmed=trimmed)
+    given = recipes.arrays(recipe, data, 0)
+    given["near"] = jnp.repeat(given["near"][:, :1], 16, axis=1)
+    params = runs.problem(recipe, data, 0).params
+    batch = jnp.arange(8)
+    x, labels, mask = (given[name][batch] for name in ("images", "labels", "masks"))
+    other = given["near"][batch, 0]
+    covered = training.erode(given["masks"][other], trimmed)
+
+    def value(x):
+        return training.margin(apply(params, x), labels)
+
+    relevance = jaxrel.relevance(value, "compare_to_baseline", baseline=given["images"][other])(x)
+    outside = (relevance * (1 - jnp.maximum(mask, covered))).sum((1, 2, 3))
+    expected = jax.nn.softplus(-value(x)) + 3.0 * outside**2 + jax.nn.softplus(outside - value(x))
+    found = recipes.loss(recipe)(params, jax.random.key(0), batch, given, jnp.asarray(3.0))
+    np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
+
+
+def test_without_compositing_lambda_is_chosen_without_it(data, monkeypatch):
+    def never(*args):
+        raise AssertionError("a composite was made")
+
+    params = runs.problem(recipes.NO_COMPOSITING, data, 0).params
+    judge.validate(params, recipes.BEST, data, 0)
+    monkeypatch.setattr(training, "swap_background", never)
+    found = judge.validate(params, recipes.NO_COMPOSITING, data, 0)
+    assert 0 <= found["validation_score"] <= 1
+    with pytest.raises(AssertionError, match="a composite was made"):
+        judge.validate(params, recipes.BEST, data, 0)
 
 
 @pytest.mark.parametrize("kind", ["random", "shifted", "dilated", 0.1])
