@@ -1,6 +1,7 @@
 """Whether explanations are right, and what they cost, on the machine at hand.
 
-    python -m experiments.device_check                  # on an accelerator: under 4 minutes
+    python -m experiments.device_check                  # on an accelerator: six minutes or more
+    python -m experiments.device_check --networks ViT-S/16 --dtypes float32
     python -m experiments.device_check --quick          # tiny networks: a minute on a CPU
     python -m experiments.device_check --cross-lower    # for GPU and TPU, where there is neither
 
@@ -13,8 +14,14 @@ Every preset on ResNet-50 and ViT-S in float32 and bfloat16, parameters drawn at
   another picture. In bfloat16 the value itself has an error of 0.002 to 0.02.
 * seconds: of one explanation, over those of `jax.grad`; best of several.
 
-Programs are traced one after the other and compiled beside each other; times are taken when all are
-there. The table is printed and written as Markdown, by the name of the card.
+Programs of a network in a dtype are traced one after the other and compiled beside each other;
+times are taken when these are there. The table is written as Markdown, by the name of the card,
+after each of them: what a time limit cuts off is the rest. Most of the time is compilation, more so
+where XLA tries all algorithms (`XLA_FLAGS=--xla_gpu_autotune_level=0` keeps it from that, and
+kernels slower).
+
+Of float32 numbers accelerators may multiply the first bits alone; the environment variable
+`JAX_DEFAULT_MATMUL_PRECISION=highest` asks for all, and is in the table's title.
 
 Cross-lowering exports each program by `jax.export` for CUDA and TPU, which needs no such device: it
 shows that everything has a lowering there, and how long the program is. It does not run anything.
@@ -26,7 +33,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +57,8 @@ NETWORKS = {"ResNet-50": (ResNet50(), 224, 8), "ViT-S/16": (ViTS(), 224, 8)}
 """Network, side of its pictures, and how many of them."""
 
 TINY = {
-    "ResNet, tiny": (ResNet(depths=(1,), width=4, classes=5), 32, 2),
-    "ViT, tiny": (ViT(depth=1, width=16, heads=2, patch=8, classes=5), 32, 2),
+    "ResNet tiny": (ResNet(depths=(1,), width=4, classes=5), 32, 2),
+    "ViT tiny": (ViT(depth=1, width=16, heads=2, patch=8, classes=5), 32, 2),
 }
 
 COLUMNS = ("network", "dtype", "rules", "value", "gradient", "completeness", "seconds")
@@ -73,13 +80,18 @@ class Case(NamedTuple):
     operands: tuple[Any, jax.Array, jax.Array]
 
 
-def cases(networks: dict[str, Any], shapes_only: bool) -> Iterator[Case]:
+DTYPES = ("float32", "bfloat16")
+
+
+def cases(
+    networks: dict[str, Any], shapes_only: bool, dtypes: Sequence[str] = DTYPES
+) -> Iterator[Case]:
     """Makes each network in each dtype."""
     for name, (network, side, count) in networks.items():
         x, x0 = jax.random.normal(jax.random.key(1), (2, count, side, side, 3))
         initial = functools.partial(jax.eval_shape if shapes_only else _run, network.init)
         operands = initial(jax.random.key(0), x), x, x0
-        for dtype in (jnp.float32, jnp.bfloat16):
+        for dtype in map(jnp.dtype, dtypes):
             cast = functools.partial(_cast, dtype, shapes_only)
 
             def fun(variables: Any, x: jax.Array, network=network) -> jax.Array:
@@ -117,17 +129,15 @@ def programs(case: Case) -> dict[str, Callable[..., tuple[jax.Array, ...]]]:
     return {"value": value, "jax.grad": gradient, **{name: explained(name) for name in PRESETS}}
 
 
-def compile_all(all_cases: Sequence[Case], workers: int) -> list[dict[str, Any]]:
-    """Traces the programs of each case in turn and compiles them beside each other."""
+def compiled(case: Case, workers: int) -> dict[str, Any]:
+    """Traces the programs of a case in turn and compiles them beside each other."""
+    report(f"{case.network}, {jnp.dtype(case.dtype).name}: tracing")
     with ThreadPoolExecutor(workers) as pool:
-        futures: list[dict[str, Future]] = []
-        for case in all_cases:
-            report(f"{case.network}, {jnp.dtype(case.dtype).name}: tracing")
-            made = programs(case)
-            futures.append(
-                {n: pool.submit(jax.jit(f).lower(*case.operands).compile) for n, f in made.items()}
-            )
-        return [{name: future.result() for name, future in part.items()} for part in futures]
+        futures = {
+            name: pool.submit(jax.jit(f).lower(*case.operands).compile)
+            for name, f in programs(case).items()
+        }
+        return {name: future.result() for name, future in futures.items()}
 
 
 def seconds(program: Callable[..., Any], operands: tuple, repeats: int) -> float:
@@ -141,22 +151,22 @@ def seconds(program: Callable[..., Any], operands: tuple, repeats: int) -> float
     return best
 
 
-def check(case: Case, compiled: dict[str, Any], repeats: int) -> Iterator[dict[str, Any]]:
+def check(case: Case, made: dict[str, Any], repeats: int) -> Iterator[dict[str, Any]]:
     """Runs the programs of a case; yields a row for each preset, and one for `jax.grad`."""
-    value, value0 = (_array(v) for v in compiled["value"](*case.operands))
-    _, expected = (_array(v) for v in compiled["jax.grad"](*case.operands))
-    base = seconds(compiled["jax.grad"], case.operands, repeats)
+    value, value0 = (_array(v) for v in made["value"](*case.operands))
+    _, expected = (_array(v) for v in made["jax.grad"](*case.operands))
+    base = seconds(made["jax.grad"], case.operands, repeats)
     place = {"network": case.network, "dtype": jnp.dtype(case.dtype).name}
     yield {**place, "rules": "jax.grad (absolute)", "seconds": base}
     for name in PRESETS:
-        out, found = (_array(v) for v in compiled[name](*case.operands))
+        out, found = (_array(v) for v in made[name](*case.operands))
         row = {**place, "rules": name, "value": _apart(out, value)}
         if name == "gradient":
             row["gradient"] = _apart(found, expected)
         if name in COMPARED:
             missed = found.sum(tuple(range(1, found.ndim))) - (value - value0)
             row["completeness"] = float(np.max(np.abs(missed)) / np.max(np.abs([value, value0])))
-        row["seconds"] = seconds(compiled[name], case.operands, repeats) / base
+        row["seconds"] = seconds(made[name], case.operands, repeats) / base
         row["finite"] = bool(np.isfinite(found).all())
         yield row
 
@@ -200,6 +210,10 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
 def _parser() -> argparse.ArgumentParser:
     """Describes the command line."""
     parser = command.parser("device_check", __doc__)
+    parser.add_argument("--networks", metavar="NAMES", help="comma-separated (default: all)")
+    parser.add_argument(
+        "--dtypes", metavar="NAMES", default=",".join(DTYPES), help="default: %(default)s"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny networks")
     parser.add_argument("--cross-lower", action="store_true", help="export for cuda and tpu only")
     parser.add_argument("--workers", type=int, default=16, help="compilations at once")
@@ -210,27 +224,50 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(options: argparse.Namespace) -> None:
     """Checks, prints the table and writes it."""
+    known = TINY if options.quick else NETWORKS
+    networks = command.names("--networks", options.networks or ",".join(known), known)
+    dtypes = command.names("--dtypes", options.dtypes, DTYPES)
     output = records.folder(options.output)
-    start = time.perf_counter()
-    made = list(cases(TINY if options.quick else NETWORKS, options.cross_lower))
+    made = cases({name: known[name] for name in networks}, options.cross_lower, dtypes)
     if options.cross_lower:
-        card, columns = (
-            "cross-lowered",
-            ("network", "dtype", "rules", "cuda, tpu: bytes", "seconds"),
-        )
-        rows = list(cross_lower(made))
-    else:
-        card, columns = jax.devices()[0].device_kind, COLUMNS
-        compiled = compile_all(made, options.workers)
-        pairs = zip(made, compiled, strict=True)
-        rows = [row for pair in pairs for row in check(*pair, options.repeats)]
+        columns = ("network", "dtype", "rules", "cuda, tpu: bytes", "seconds")
+        write = _Table(output, "cross-lowered", columns)
+        write(list(cross_lower(list(made))))
+        print(write.text)
+        return
+    write = _Table(output, jax.devices()[0].device_kind, COLUMNS)
+    for case in made:
+        rows = list(check(case, compiled(case, options.workers), options.repeats))
         infinite = [row["rules"] for row in rows if not row.get("finite", True)]
         report(f"not finite: {', '.join(infinite)}" if infinite else "all finite")
-    took = f"{time.perf_counter() - start:.0f} s in all"
-    text = f"{card}, jax {jax.__version__}, {took}\n\n{table(rows, columns)}\n"
-    print(text)
-    slug = re.sub(r"\W+", "_", card).strip("_").lower()
-    (output / f"device_check_{slug}.md").write_text(text)
+        write(rows)
+    print(write.text)
+
+
+class _Table:
+    """A file that is written anew whenever there are more rows.
+
+    Args:
+        folder: Its place.
+        card: The title, and the file's name.
+        columns: Of the table.
+    """
+
+    def __init__(self, folder: Path, card: str, columns: Sequence[str]):
+        self.columns, self.start = columns, time.perf_counter()
+        self.rows: list[dict[str, Any]] = []
+        slug = re.sub(r"\W+", "_", card).strip("_").lower()
+        self.path = folder / f"device_check_{slug}.md"
+        precision = jax.config.jax_default_matmul_precision or "default"  # pyright: ignore
+        self.title = f"{card}, jax {jax.__version__}, matmul precision {precision}"
+        self.text = ""
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Adds rows."""
+        self.rows += rows
+        took = f"{time.perf_counter() - self.start:.0f} s in all"
+        self.text = f"{self.title}, {took}\n\n{table(self.rows, self.columns)}\n"
+        self.path.write_text(self.text)
 
 
 main = command.main(_parser, _check)

@@ -8,8 +8,8 @@ that ImageNet has taught already (`experiments.tuned.network` says which of its 
 trained). Every training picture has its class's background. Networks are judged, and lambda is
 chosen, as `experiments.tuned.recipes` says: the largest whose accuracy on validation composites,
 of the worse class, is within 0.02 of the best, with the first seed. Runs are kept in the folder
-`--output`, which several processes may share, each with some of the `--recipes`; a last call
-without writes the table.
+`--output`, which several processes may share, each with some of the `--recipes`; a last call with
+`--finished` writes the table.
 """
 
 import argparse
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--pictures", type=int, help=f"default: {PICTURES}, or {_QUICK_PICTURES} with --quick")
     add("--recipes", metavar="NAMES", help="comma-separated (default: all)")
     add("--quick", action="store_true", help="few pictures, one lambda, one seed, one epoch")
+    add("--finished", action="store_true", help="train nothing: the table of what is finished")
     command.add_folder(parser, "runs/fine_tuned", "runs, table and figure")
     add(
         "--cache",
@@ -97,7 +98,7 @@ class Experiment:
     """
 
     def __init__(self, options: argparse.Namespace, settings: dict[str, int]):
-        self.settings = settings
+        self.settings, self.finished = settings, options.finished
         self.store = runs.Store(options.output, settings)
         self.split = pictures.split(*animals.load(animals.fetch(options.cache)))
 
@@ -111,10 +112,10 @@ class Experiment:
         """The features of the test's pictures: as many as those to train on."""
         return make_test(self.split, self.settings["pictures"])
 
-    def run(self, recipe: Recipe, weight: float, seed: int) -> dict[str, Any]:
-        """The row of one run."""
+    def run(self, recipe: Recipe, weight: float, seed: int) -> dict[str, Any] | None:
+        """The row of one run; None if it is not finished and is not to be."""
         name = self.store.name(recipe, weight, seed)
-        if (row := self.store.read(name)) is not None:
+        if (row := self.store.read(name)) is not None or self.finished:
             return row
         data = self.data(seed)
         start = time.perf_counter()

@@ -59,6 +59,7 @@ PENALTIES: dict[str, training.loss.Penalty] = {
     )
 }
 
+_OF_SUMS = ("outside_sum_absolute", "outside_sum_squared")
 _NEAREST = 16
 
 
@@ -315,6 +316,8 @@ def loss(
 
 def _relevance(recipe: Recipe, network: Callable, swap: Swap) -> Loss:
     """The loss of a recipe with a penalty on relevance."""
+    cut_out = recipe.reference.startswith("swap") and not recipe.proposes  # by masks of 0 and 1
+    outside_only = cut_out and recipe.rules == "baseline" and recipe.penalty in _OF_SUMS
 
     def relevant(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):
         unknown = 0.0
@@ -334,6 +337,7 @@ def _relevance(recipe: Recipe, network: Callable, swap: Swap) -> Loss:
             weight=weight,
             counterfactual=recipe.counterfactual,
             of="multiplier" if recipe.rules == "gradient" else "relevance",
+            outside_only=outside_only,
         )(params, x, labels, mask, baseline=reference)
         return total + unknown
 

@@ -135,39 +135,54 @@ def figure(path: Path, rows: Sequence[Row]) -> None:
     """Draw what the trained metric promises against what the network does."""
     from matplotlib.figure import Figure
 
-    picture = Figure(figsize=(11, 5), layout="constrained")
-    left, right = picture.subplots(1, 2)
-    colours = {"": "0.3", "baseline": "tab:green", "gradient": "tab:blue", "slope": "tab:cyan"}
-    colours |= {"epsilon": "tab:purple", "zplus": "tab:red"}
     drawn = [row for row in rows if row["correlation"] == 1 and row["masks"] == "true"]
-    for rules, colour in colours.items():
+    picture = Figure(figsize=(12, 5.4), layout="constrained")
+    picture.suptitle("Dogs on grass, wolves on snow: what explanations promise, and what holds")
+    left, right = picture.subplots(1, 2)
+    for rules, (label, colour, marker) in _KINDS.items():
         group = [row for row in drawn if row["rules"] == rules]
-        label = rules or "no relevance"
-        style = {"color": colour, "label": label, "alpha": 0.6, "s": 18}
+        if not group:
+            continue
+        style = {"color": colour, "marker": marker, "label": label, "alpha": 0.7, "s": 20}
         in_mask = [100 * row["in_mask_trained"] for row in group]
         left.scatter(in_mask, [100 * row["worst_group"] for row in group], **style)
     left.set_xlabel("relevance on the animal, by the trained rule (%)")
     left.set_ylabel("accuracy of the worst group (%)")
-    left.set_title("every run, swept weights included")
-    left.legend(fontsize=8)
-    names, values, errors = [], [], []
-    for (name,), group in summarize(drawn).items():
-        flips = 100 * np.array([row["flip_rate"] for row in group])
-        if flips.mean() < 60:
-            names.append(name)
-            values.append(flips.mean())
-            errors.append(flips.std() if len(flips) > 1 else np.nan)
-    order = np.argsort(values)[::-1]
-    right.barh(
-        [names[i] for i in order], [values[i] for i in order], xerr=[errors[i] for i in order]
-    )
-    right.set_xlabel("flips (%); recipes below 60")
-    right.tick_params(axis="y", labelsize=7)
+    left.set_title("every network, swept lambdas included", fontsize=10)
+    left.legend(fontsize=8, title="trained on relevance by")
+    _flips(right, drawn)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
     picture.savefig(path, dpi=120)
+
+
+def _flips(axes: Any, rows: Sequence[Row]) -> None:
+    """Bars of the answers that flip; recipes where most do are left out."""
+    groups = {name: group for (name,), group in summarize(rows).items()}
+    flips = {k: 100 * np.array([row["flip_rate"] for row in g]) for k, g in groups.items()}
+    names = sorted((k for k in flips if flips[k].mean() < 60), key=lambda k: -flips[k].mean())
+    axes.barh(
+        names,
+        [flips[name].mean() for name in names],
+        xerr=[flips[name].std() if len(flips[name]) > 1 else np.nan for name in names],
+        color=[_KINDS[groups[name][0]["rules"]][1] for name in names],
+    )
+    axes.set_xlabel("answers (%), mean and standard deviation of seeds")
+    axes.set_title("answers that change with the background alone (below 60 %)", fontsize=10)
+    axes.tick_params(axis="y", labelsize=7)
 
 
 COLOURS = ("#0072B2", "#D55E00", "#999999", "#009E73")
 """Of Okabe and Ito (2008), told apart by the colour-blind too."""
+_KINDS = {
+    "": ("none", "#999999", "o"),
+    "baseline": ("comparison", "#0072B2", "o"),
+    "gradient": ("gradient", "#E69F00", "s"),
+    "slope": ("slope", "#56B4E9", "^"),
+    "epsilon": ("epsilon", "#CC79A7", "v"),
+    "zplus": ("z-plus", "#D55E00", "D"),
+}
+"""Of rules: what they are called in figures, a colour of theirs, a marker."""
 BARS = {"accuracy": "accuracy", "worst_group": "worst group", "flip_rate": "flips"}
 
 

@@ -48,6 +48,40 @@ _STAGES = (
 )
 
 
+class ShiftedConv(nn.Module):
+    """The depthwise convolution, as a sum of shifted and scaled pictures.
+
+    The same function of the same parameters; XLA on a CPU takes a third of the time for it and its
+    gradients.
+
+    Attributes:
+        features: Number of channels, of input and output.
+        kernel: Height and width of the kernel, in pixels.
+        stride: Step between output pixels, in input pixels.
+    """
+
+    features: int
+    kernel: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """As `nn.Conv`, padded "SAME"."""
+        size, stride = self.kernel, self.stride
+        shape = (size, size, 1, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        ends = [stride * (-(-side // stride) - 1) + 1 for side in x.shape[1:3]]
+        missing = [max(e + size - 1 - side, 0) for e, side in zip(ends, x.shape[1:3], strict=True)]
+        around = [(m // 2, m - m // 2) for m in missing]  # the odd pixel is at bottom and right
+        padded = jnp.pad(x, ((0, 0), *around, (0, 0)))
+        height, width = ends
+        return sum(
+            padded[:, i : i + height : stride, j : j + width : stride] * kernel[i, j, 0]
+            for i in range(size)
+            for j in range(size)
+        )  # pyright: ignore[reportReturnType]
+
+
 class ConvNorm(nn.Module):
     """A convolution without bias, then a batch norm with its stored statistics.
 
@@ -57,25 +91,30 @@ class ConvNorm(nn.Module):
         stride: Step between output pixels, in input pixels.
         depthwise: Whether every channel is filtered on its own (`features` is then also the
             number of input channels).
+        shifts: Whether these are `ShiftedConv`.
     """
 
     features: int
     kernel: int = 1
     stride: int = 1
     depthwise: bool = False
+    shifts: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), features)."""
-        x = nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            strides=self.stride,
-            padding="SAME",
-            feature_group_count=self.features if self.depthwise else 1,
-            use_bias=False,
-            name="conv",
-        )(x)
+        if self.depthwise and self.shifts:
+            x = ShiftedConv(self.features, self.kernel, self.stride, name="conv")(x)
+        else:
+            x = nn.Conv(
+                self.features,
+                (self.kernel, self.kernel),
+                strides=self.stride,
+                padding="SAME",
+                feature_group_count=self.features if self.depthwise else 1,
+                use_bias=False,
+                name="conv",
+            )(x)
         return nn.BatchNorm(use_running_average=True, epsilon=1e-3, name="norm")(x)
 
 
@@ -87,12 +126,14 @@ class InvertedBottleneck(nn.Module):
         kernel: Height and width of the depthwise kernel, in pixels.
         stride: Stride of the depthwise convolution.
         expansion: Factor by which the block widens its input; 1 leaves the first step out.
+        shifts: Of the depthwise convolution.
     """
 
     features: int
     kernel: int
     stride: int
     expansion: int
+    shifts: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -101,7 +142,10 @@ class InvertedBottleneck(nn.Module):
         width = x.shape[-1] * self.expansion
         if self.expansion != 1:
             x = nn.relu6(ConvNorm(width, name="expand")(x))
-        x = ConvNorm(width, self.kernel, self.stride, depthwise=True, name="depthwise")(x)
+        depthwise = ConvNorm(
+            width, self.kernel, self.stride, depthwise=True, shifts=self.shifts, name="depthwise"
+        )
+        x = depthwise(x)
         x = ConvNorm(self.features, name="project")(nn.relu6(x))
         # The projection is linear: there is no activation before or after the sum.
         return x + inputs if x.shape == inputs.shape else x
@@ -115,11 +159,13 @@ class EfficientNetLite0(nn.Module):
         start: The first block, of 16; from 1 on what the block before it gives goes in instead of
             pictures.
         stop: The block whose input is returned, 16: the head's; None: to the logits.
+        shifts: Whether depthwise convolutions are written as sums, which is faster on a CPU.
     """
 
     classes: int = 1000
     start: int = 0
     stop: int | None = None
+    shifts: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -146,6 +192,7 @@ class EfficientNetLite0(nn.Module):
                         kernel=stage.kernel,
                         stride=stage.stride if position == 0 else 1,
                         expansion=stage.expansion,
+                        shifts=self.shifts,
                         name=f"block_{index}",
                     )(x)
                 index += 1

@@ -36,7 +36,7 @@ def test_quick_check(tmp_path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_cross_lowering_needs_no_device(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(device_check, "TINY", {"ViT": device_check.TINY["ViT, tiny"]})
+    monkeypatch.setattr(device_check, "TINY", {"ViT": device_check.TINY["ViT tiny"]})
     device_check.main(["--quick", "--cross-lower", "--output", str(tmp_path)])
     rows = _rows(tmp_path / "device_check_cross_lowered.md")
     assert len(rows) == 2 * (len(FEW) + 1)
@@ -46,3 +46,20 @@ def test_cross_lowering_needs_no_device(tmp_path, monkeypatch) -> None:
 def test_every_preset_is_checked() -> None:
     missing = {name for name in device_check.rulesets.__all__ if name.islower()}
     assert missing - {*device_check.PRESETS, "preset"} == set()
+
+
+@pytest.mark.usefixtures("few")
+def test_what_is_chosen_is_written_at_once(tmp_path, monkeypatch, capsys) -> None:
+    def cut_off(case, workers):
+        if case.dtype == "bfloat16":
+            raise ValueError("cut off")
+        return made(case, workers)
+
+    made = device_check.compiled
+    monkeypatch.setattr(device_check, "compiled", cut_off)
+    arguments = ["--quick", "--repeats", "1", "--networks", "ViT tiny", "--output", str(tmp_path)]
+    assert device_check.main(arguments) == 2 and "cut off" in capsys.readouterr().err
+    (path,) = tmp_path.glob("device_check_*.md")
+    assert [row["dtype"] for row in _rows(path)] == ["float32"] * (len(FEW) + 1)
+    assert device_check.main([*arguments, "--dtypes", "int4"]) == 2
+    assert "--dtypes: no 'int4'; there are float32, bfloat16" in capsys.readouterr().err

@@ -60,6 +60,18 @@ def test_other_sizes_and_class_counts_are_possible():
     assert logits.shape == (2, 7)
 
 
+def test_depthwise_convolutions_as_sums_are_the_same_function():
+    x = jax.random.normal(jax.random.key(0), (2, 45, 32, 3))
+    network = EfficientNetLite0(classes=3)
+    variables = jax.jit(network.init)(jax.random.key(1), x)
+    sums = EfficientNetLite0(classes=3, shifts=True)
+    assert jax.tree.structure(jax.eval_shape(sums.init, jax.random.key(1), x)) == (
+        jax.tree.structure(variables)
+    )
+    expected, found = (jax.jit(one.apply)(variables, x) for one in (network, sums))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_checkpoint_of_another_network_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "experiments.networks.efficientnet.read_state_dict", lambda path: {"fc": np.ones(3)}
