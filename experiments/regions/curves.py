@@ -75,7 +75,7 @@ def _explained(kind: str, method: str) -> Callable[[Any, Digits], jax.Array]:
 @functools.cache
 def _flipped(kind: str) -> Callable[..., tuple[jax.Array, ...]]:
     """One program for all methods: both curves, and the size."""
-    apply, low, high = KINDS[kind].apply, KINDS[kind].low, KINDS[kind].high
+    apply, low, high = KINDS[kind].quick or KINDS[kind].apply, KINDS[kind].low, KINDS[kind].high
 
     @jax.jit
     def run(variables: Any, pictures: Digits, relevance: jax.Array, key: jax.Array) -> Any:
