@@ -17,6 +17,8 @@ from .matmul import bias_of, shares
 from .numerics import Eps, check_number, divide, kept_share, sign
 from .view import Affine, View
 
+_FAVOURS = "it says how much one sign is favoured"
+
 
 @rule("matmul")
 class Gamma(Rule):
@@ -28,11 +30,19 @@ class Gamma(Rule):
       gamma: how much positive weights are favoured; 0 is LRP-0.
       eps: the stabiliser.
       bias: True: as above. False: b' = 0. ``"plain"``: b' = b (Captum's GammaRule).
+
+    Raises:
+      ValueError: gamma is a negative number.
     """
 
     gamma: float | jax.Array = 0.25
     eps: Eps = 1e-6
     bias: bool | str = True
+
+    def __post_init__(self):
+        """Checks that gamma favours."""
+        super().__post_init__()
+        check_number(self, "gamma", 0, _FAVOURS)
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""
@@ -72,13 +82,21 @@ class GeneralizedGamma(Rule):
 
     Attributes:
       gamma: how much contributions of z's own sign are favoured.
-      eps: the stabiliser.
+      eps: the stabiliser. With the bias a denominator is no smaller than z, and 0 will do.
       bias: False leaves b out of the denominators.
+
+    Raises:
+      ValueError: gamma is a negative number.
     """
 
     gamma: float | jax.Array = 0.25
     eps: Eps = 1e-6
     bias: bool = True
+
+    def __post_init__(self):
+        """Checks that gamma favours, without which a denominator could become 0."""
+        super().__post_init__()
+        check_number(self, "gamma", 0, _FAVOURS)
 
     def __call__(self, view: View, m: Any, /) -> Any:
         """See :class:`RuleFunction`."""

@@ -253,12 +253,16 @@ def compare_to_baseline(
     Args:
       maximum: the rule for maxima: ``AbsoluteValue()`` (default), ``SoftmaxLimit()`` or
         ``CrossMax()``. They differ: a maximum can be computed in more than one way.
-      gamma: None, or by how much affine maps favour what has the sign of their sum:
-        ``GeneralizedGamma(gamma)``. A little (0.03) was more faithful on two small CNNs, and less
-        on a ViT. The relevances add up all the same.
+      gamma: None, or how much affine maps favour contributions of the sign of their sum, 0 or more:
+        ``GeneralizedGamma(gamma, eps=0)``. A little (0.03) was more faithful on two small CNNs, and
+        less on a ViT. The relevances add up all the same, for a denominator is no smaller than what
+        is shared; what cancels to exactly 0 shares nothing, with gamma = 0 too.
+
+    Raises:
+      ValueError: gamma is a negative number.
     """
     return RuleSet(
-        matmul=Gradient() if gamma is None else GeneralizedGamma(gamma),
+        matmul=Gradient() if gamma is None else GeneralizedGamma(gamma, eps=0.0),
         nonlinearity=Rescale(),
         maximum=maximum or AbsoluteValue(),
         quotient=Midpoint(),

@@ -439,6 +439,11 @@ TABLE = {  # what is done, and the words that tell the way out
     "eps below 0": (lambda: rules.Epsilon(-1e-6), "eps >= 0 is needed"),
     "eps as text": (lambda: rules.Epsilon("1e-6"), "eps is a number, such as 1e-06"),
     "no gamma": (lambda: rules.Gamma(None), "gamma is a number, such as 0.25"),
+    "gamma below 0": (lambda: rules.Gamma(-0.25), "gamma >= 0 is needed"),
+    "a preset's gamma below 0": (
+        lambda: rulesets.compare_to_baseline(gamma=-0.1), "gamma >= 0 is needed, got -0.1"),
+    "a preset's gamma that is none": (
+        lambda: rulesets.epsilon_gamma_box(0, 1, gamma=float("nan")), "gamma >= 0 is needed"),
     "beta in a list": (lambda: rules.SoftmaxLimit([1.0]), "beta is a number"),
     "a temperature as text": (lambda: rules.Tempered("2"), "temperature is a number"),
     "a preset's eps as text": (lambda: rulesets.epsilon("small"), "eps is a number"),

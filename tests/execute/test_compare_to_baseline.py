@@ -65,20 +65,25 @@ def test_complete_with_every_maximum(name, maximum):
 
 @pytest.mark.parametrize(("name", "gamma"), [("cnn", 0.03), ("resnet_basic", 0.25)])
 def test_complete_with_gamma(name, gamma):
-    """Whatever gamma is; it is another map, and at gamma = 0 the same."""
+    """Whatever gamma is, and however near the baseline; it is another map, and at 0 the same."""
     model = models.build(name, dtype=jnp.float64)
+
+    @jax.jit
+    def run(gamma, x0):
+        return relevance(model.fun, rulesets.compare_to_baseline(gamma=gamma), 1, baseline=x0)(
+            model.params, model.x
+        )
+
     x0 = reference(model.x)
-    run = jax.jit(
-        lambda gamma: relevance(
-            model.fun, rulesets.compare_to_baseline(gamma=gamma), 1, baseline=x0
-        )(model.params, model.x)
-    )
-    y, y0 = (model.fun(model.params, x) for x in (model.x, x0))
-    found, size = run(gamma), (abs(y) + abs(y0)).sum(1)
-    assert (abs(sums(found, len(y)) - (y - y0).sum(1)) <= 1e-4 * size).all()  # eps takes a little
+    for near in (x0, model.x + 1e-7 * (x0 - model.x)):
+        y, y0 = (model.fun(model.params, x) for x in (model.x, near))
+        missed = sums(run(gamma, near), len(y)) - (y - y0).sum(1)
+        assert (abs(missed) <= 1e-10 * (abs(y) + abs(y0)).sum(1)).all()
+    assert (abs(missed) <= 1e-3 * abs((y - y0).sum(1))).all()  # of the small change as well
     plain = relevance(model.fun, rulesets.compare_to_baseline(), 1, baseline=x0)
     plain = plain(model.params, model.x)
-    assert abs(found - plain).max() > 1e-2 * abs(plain).max() > 50 * abs(run(0.0) - plain).max()
+    assert abs(run(gamma, x0) - plain).max() > 1e-2 * abs(plain).max()
+    assert abs(run(0.0, x0) - plain).max() < 1e-10 * abs(plain).max()
 
 
 def layer_norm(x):
