@@ -316,7 +316,7 @@ def loss(
 
 def _relevance(recipe: Recipe, network: Callable, swap: Swap) -> Loss:
     """The loss of a recipe with a penalty on relevance."""
-    cut_out = recipe.reference.startswith("swap") and not recipe.proposes  # by masks of 0 and 1
+    cut_out = recipe.reference.startswith("swap")  # by masks of 0 and 1: all kinds of them are
     outside_only = cut_out and recipe.rules == "baseline" and recipe.penalty in _OF_SUMS
 
     def relevant(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):

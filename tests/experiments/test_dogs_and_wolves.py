@@ -151,6 +151,29 @@ def test_without_compositing_lambda_is_chosen_without_it(data, monkeypatch):
         judge.validate(params, recipes.BEST, data, 0)
 
 
+@pytest.mark.parametrize("kind", [*masks._SPOILT, 0.1])
+def test_composites_differ_outside_of_the_mask_alone(kind, data):
+    """What `outside_only` promises, with what is eroded by chance, too."""
+    known = masks.given(kind, data, 0)
+    for tolerances in ((0, 0), (0, 3)):
+        recipe = recipes.BEST._replace(masks=kind, tolerances=(tolerances,))
+        given = recipes.arrays(recipe, data, 0)
+        batch = jnp.arange(16) if known.known is None else jnp.asarray(known.known[:16])
+        key, mask = recipes._tolerant(recipe, jax.random.key(0), given["masks"][batch])
+        assert set(np.unique(mask)) == {0, 1}
+        for kind_of in ("swap", "swap_mean"):
+            swapped, _ = recipes._reference(
+                recipe._replace(reference=kind_of),
+                key,
+                batch,
+                given,
+                mask,
+                training.swap_background,
+            )
+            differs = np.asarray(swapped != given["images"][batch])
+            assert differs.any() and not (differs & np.asarray(mask == 1)).any()
+
+
 @pytest.mark.parametrize("kind", ["random", "shifted", "dilated", 0.1])
 def test_spoilt_masks(kind, data):
     given = recipes.arrays(recipes.BEST._replace(masks=kind), data, 0)
