@@ -131,10 +131,10 @@ def test_recipes():
     change = fun(images) - fun(made["corrupted"])
     np.testing.assert_allclose(made["exact"].sum((1, 2, 3)), change, rtol=1e-3, atol=1e-5)
     assert set(made["patching"]) == {"layers_0", "layers_2", "layers_5"}
-    for field in made["fields"]:
-        loses = fun(images) - fun(images * ~field)
-        of_field = (made["map_of_fields"] * field).sum((1, 2, 3))
-        np.testing.assert_allclose(of_field, loses, rtol=1e-4, atol=1e-6)
+    for part in made["parts"]:
+        loses = fun(images) - fun(images * ~part)
+        of_part = (made["of_parts"] * part).sum((1, 2, 3))
+        np.testing.assert_allclose(of_part, loses, rtol=1e-4, atol=1e-6)
 
 
 def by_hand(leaves: Any, tokens: jax.Array) -> jax.Array:
