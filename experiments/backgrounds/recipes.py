@@ -15,7 +15,7 @@ The references of the relevance recipes come from the training pictures and mask
     blank, blur, noise, mean   of `jaxrel.training.references`
 
 Without compositing, what may be relevant is what either of the two animals covers, less the other's
-border if it is trimmed: where the other one just fails to cover the background, a network finds it.
+border if it is trimmed: where that lies over the picture's own background, a network finds it.
 """
 
 import functools
