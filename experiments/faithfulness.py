@@ -112,14 +112,26 @@ def join(folders: Sequence[Path]) -> Results:
 
     Raises:
         OSError: A folder has none.
+        ValueError: A network is in two of them, or not all were asked the same methods.
     """
     rows, curves = (
         [row for folder in folders for row in records.read_table(folder / name)]
         for name in ("faithfulness.csv", "faithfulness_curves.csv")
     )
+    _check_joined(rows)
     parts = [json.loads((folder / "faithfulness.json").read_text()) for folder in folders]
     made = f"python -m experiments.faithfulness --join{' FOLDER' * len(folders)}"
     return Results(rows, curves, {"command": made, "parts": parts})
+
+
+def _check_joined(rows: Sequence[tuple]) -> None:
+    methods: dict[str, list[str]] = {}
+    for network, method, *_ in rows:
+        methods.setdefault(network, []).append(method)
+    if twice := [network for network, names in methods.items() if len(set(names)) < len(names)]:
+        raise ValueError(f"--join: in more than one folder: {', '.join(twice)}")
+    if len({frozenset(names) for names in methods.values()}) > 1:
+        raise ValueError(f"--join: {', '.join(methods)} were not asked the same methods")
 
 
 def _made(options: argparse.Namespace, networks: Sequence[str]) -> Results:

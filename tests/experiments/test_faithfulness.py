@@ -93,7 +93,7 @@ def test_the_gradient_is_the_truth_of_a_sum(sums):
     assert "gradient" in faithfulness.report(rows)
 
 
-def test_results_of_two_machines_are_put_together(sums, tmp_path, monkeypatch, capsys):
+def test_results_of_two_machines_are_put_together(sums, tmp_path, monkeypatch):
     """Rows, curves and origins one after another, to the last digit, and a figure of them."""
     monkeypatch.setitem(faithfulness.KINDS, "again", faithfulness.KINDS["sums"])
     folders = [tmp_path / "a", tmp_path / "b"]
@@ -108,12 +108,28 @@ def test_results_of_two_machines_are_put_together(sums, tmp_path, monkeypatch, c
     origin = json.loads((both / "faithfulness.json").read_text())
     assert [part["command"].rpartition(" ")[2] for part in origin["parts"]] == ['"sums"', '"again"']
     assert (both / "faithfulness.png").exists()
-    capsys.readouterr()
 
 
 def test_what_is_joined_has_to_be_there(tmp_path, capsys):
     assert faithfulness.main(["--join", str(tmp_path), "--output", str(tmp_path)]) == 2
     assert "faithfulness.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("digits,gradient", "in more than one folder: digits"),
+        ("fashion,slope", "digits, fashion were not asked the same methods"),
+    ],
+)
+def test_what_is_joined_has_to_fit(second, message, tmp_path, capsys):
+    for folder, row in (("a", "digits,gradient"), ("b", second)):
+        (tmp_path / folder).mkdir()
+        for name in ("faithfulness.csv", "faithfulness_curves.csv"):
+            (tmp_path / folder / name).write_text(f"network,method\n{row}\n")
+    folders = [str(tmp_path / folder) for folder in "ab"]
+    assert faithfulness.main(["--join", *folders, "--output", str(tmp_path / "c")]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_squares_of_a_photograph_have_its_middle():
