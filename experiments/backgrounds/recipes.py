@@ -82,6 +82,7 @@ class Recipe(NamedTuple):
         trimmed: How many pixels the other animal's mask is eroded by, without compositing.
         correlation: Of class and background in its training pictures.
         patience: How many times as many epochs it is trained for.
+        dtype: What the network computes in while it is trained; its parameters are float32.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Recipe(NamedTuple):
     trimmed: int = 0
     correlation: float = 1.0
     patience: int = 1
+    dtype: str = "float32"
 
 
 BEST = Recipe(
@@ -118,10 +120,8 @@ NO_COMPOSITING = NEAR._replace(
 )
 """The recommended recipe without compositing; pilots settled the trimming."""
 
-
-GAMED = Recipe(
-    "zplus:outside_share:patient", "masks", "zplus", "outside_share", "", (10.0,), patience=3
-)
+GAMED = Recipe("zplus:outside_share:patient", "masks", "zplus", "outside_share", "", (10.0,))
+GAMED = GAMED._replace(patience=3)
 """The essay's failure, given time."""
 
 
@@ -146,6 +146,8 @@ def table() -> list[Recipe]:
             rows.append(row._replace(name=name, correlation=correlation))
     share = ("masks", "baseline", "outside_share")
     rows.append(Recipe("baseline:outside_share:another", *share, "another", (3.0, 10.0)))
+    half = BEST._replace(name=f"{BEST.name}:bfloat16", dtype="bfloat16", weights=_UNSWEPT)
+    rows += [half, Recipe("plain:bfloat16", "none", dtype="bfloat16")]
     near = NO_COMPOSITING._replace(name="compare-near+counterfactual", trimmed=0)
     rows += [near, near._replace(name=f"{near.name}:trimmed by 2", trimmed=2)]
     return rows
@@ -286,6 +288,8 @@ def loss(
     Returns:
         A function of parameters, a random key, the (N,) indices of the batch, `arrays`, and lambda.
     """
+    if recipe.dtype != "float32":
+        network = _computed_in(recipe.dtype, network)
     if recipe.rules:
         return _relevance(recipe, network, swap)
 
@@ -312,6 +316,16 @@ def loss(
         return (_cross_entropy(logits, labels) + _cross_entropy(others, labels)) / 2
 
     return plain
+
+
+def _computed_in(dtype: str, network: Callable[[Any, jax.Array], jax.Array]) -> Callable:
+    """The network computed in another dtype, its logits in float32."""
+
+    def apply(params: Any, x: jax.Array) -> jax.Array:
+        params, x = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, x))
+        return network(params, x).astype(jnp.float32)
+
+    return apply
 
 
 def _relevance(recipe: Recipe, network: Callable, swap: Swap) -> Loss:

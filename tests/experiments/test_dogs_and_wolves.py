@@ -138,6 +138,19 @@ def test_without_compositing_the_border_of_the_other_animal_is_background(trimme
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
 
 
+def test_steps_in_bfloat16_compute_in_it(data):
+    recipe = recipes.BEST._replace(dtype="bfloat16")
+    problem = runs.problem(recipe, data, 0)
+    operands = problem.params, jax.random.key(0), jnp.arange(8), problem.given, jnp.asarray(0.1)
+    graph = str(jax.make_jaxpr(jax.grad(problem.loss))(*operands))
+    assert "bf16" in graph and "bf16" not in str(
+        jax.make_jaxpr(jax.grad(recipes.loss(recipes.BEST)))(*operands)
+    )
+    found, expected = (recipes.loss(r)(*operands) for r in (recipe, recipes.BEST))
+    np.testing.assert_allclose(found, expected, rtol=0.03)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(problem.params))
+
+
 def test_without_compositing_lambda_is_chosen_without_it(data, monkeypatch):
     def never(*args):
         raise AssertionError("a composite was made")
