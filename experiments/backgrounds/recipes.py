@@ -134,8 +134,7 @@ def table() -> list[Recipe]:
         for rules in ("gradient", "slope", "epsilon", "zplus"):
             rows.append(Recipe(f"{rules}:{penalty}", "masks", rules, penalty, "", weights))
     for kind in ("random", "shifted", "dilated", 0.1, 0.01):
-        row = BEST._replace(name=f"{BEST.name}:{kind} masks", masks=kind)
-        rows.append(row._replace(weights=_UNSWEPT))
+        rows.append(BEST._replace(name=f"{BEST.name}:{kind} masks", masks=kind, weights=_UNSWEPT))
     squared = ("masks", "baseline", "outside_sum_squared")
     for reference in ("another", "swap_mean", "blank", "blur", "noise", "mean"):
         name = f"baseline:outside_sum_squared:{reference}"
@@ -250,7 +249,7 @@ def known_masks(recipe: Recipe, data: Data, seed: int) -> masks.Masks:
 
 
 _MADE: dict[tuple, tuple[Data, masks.Masks]] = {}
-"""The last few: to propose masks takes as long as to train a network. Data so that its id lasts."""
+"""The last few: to propose masks takes long. Data so that its id lasts."""
 
 
 def nearest(masks: np.ndarray, labels: np.ndarray, count: int = _NEAREST) -> np.ndarray:
