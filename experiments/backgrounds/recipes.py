@@ -306,8 +306,7 @@ def loss(
             other = swap(key, x, mask, groups)
         alone = recipe.information == "masks+backgrounds" and not recipe.penalty
         if other is x or alone or recipe.reference == "any":
-            logits = network(params, other)
-            return _cross_entropy(logits, labels)
+            return _cross_entropy(network(params, other), labels)
         logits, others = network(params, x), network(params, other)
         if recipe.penalty:
             change = training.margin(logits, labels) - training.margin(others, labels)
