@@ -29,6 +29,7 @@ shows that everything has a lowering there, and how long the program is. It does
 
 import argparse
 import functools
+import os
 import re
 import sys
 import time
@@ -229,13 +230,14 @@ def _check(options: argparse.Namespace) -> None:
     dtypes = command.names("--dtypes", options.dtypes, DTYPES)
     output = records.folder(options.output)
     made = cases({name: known[name] for name in networks}, options.cross_lower, dtypes)
+    tiny = " quick" if options.quick else ""
     if options.cross_lower:
         columns = ("network", "dtype", "rules", "cuda, tpu: bytes", "seconds")
-        write = _Table(output, "cross-lowered", columns)
+        write = _Table(output, f"cross-lowered{tiny}", columns)
         write(list(cross_lower(list(made))))
         print(write.text)
         return
-    write = _Table(output, jax.devices()[0].device_kind, COLUMNS)
+    write = _Table(output, jax.devices()[0].device_kind + tiny, COLUMNS)
     for case in made:
         rows = list(check(case, compiled(case, options.workers), options.repeats))
         infinite = [row["rules"] for row in rows if not row.get("finite", True)]
@@ -260,6 +262,8 @@ class _Table:
         self.path = folder / f"device_check_{slug}.md"
         precision = jax.config.jax_default_matmul_precision or "default"  # pyright: ignore
         self.title = f"{card}, jax {jax.__version__}, matmul precision {precision}"
+        if flags := os.environ.get("XLA_FLAGS"):
+            self.title += f", {flags}"
         self.text = ""
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> None:

@@ -221,11 +221,12 @@ _COLORS: Mapping[str, str] = {
 
 
 def _color(method: str) -> str:
-    kinds = list(_COLORS)
+    preset, own, rival, random = _COLORS.values()
     if method == "random":
-        return _COLORS["random"]
-    rival, own = method.startswith(RIVALS), "own" in method
-    return _COLORS[kinds[2] if rival else kinds[own]]
+        return random
+    if method.startswith(RIVALS):
+        return rival
+    return own if "own" in method else preset
 
 
 main = command.main(_parser, _run)

@@ -38,7 +38,7 @@ def test_quick_check(tmp_path) -> None:
 def test_cross_lowering_needs_no_device(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(device_check, "TINY", {"ViT": device_check.TINY["ViT tiny"]})
     device_check.main(["--quick", "--cross-lower", "--output", str(tmp_path)])
-    rows = _rows(tmp_path / "device_check_cross_lowered.md")
+    rows = _rows(tmp_path / "device_check_cross_lowered_quick.md")
     assert len(rows) == 2 * (len(FEW) + 1)
     assert all(int(row["cuda, tpu: bytes"]) > 0 for row in rows)
 
