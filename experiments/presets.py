@@ -24,7 +24,9 @@ import jaxrel
 from experiments import command
 from experiments.cells.explained import AGAINST_BLACK, rules_by_name
 from experiments.cells.networks import NETWORKS, label_logit
+from experiments.cells.references import GAMMA
 from experiments.data import records
+from jaxrel import rulesets
 
 ON = ("cnn", "vit")
 RESULTS = Path(__file__).parent / "results"
@@ -57,9 +59,10 @@ def _run(options: argparse.Namespace) -> None:
     judged = {script: scores(options.results, script, column) for script, column, _ in JUDGED}
     rows = []
     networks = ON[:1] if options.quick else ON
-    for name, rules in rules_by_name(0.0, 1.0).items():
-        kept = [created(network, rules, name in AGAINST_BLACK) for network in networks]
-        costs = [cost(network, rules, name in AGAINST_BLACK) for network in networks]
+    for name, rules in _rule_sets().items():
+        against_black = name.startswith(AGAINST_BLACK)
+        kept = [created(network, rules, against_black) for network in networks]
+        costs = [cost(network, rules, against_black) for network in networks]
         faithful = [
             judged[script].get((network, name)) for script, _, names in JUDGED for network in names
         ]
@@ -70,6 +73,12 @@ def _run(options: argparse.Namespace) -> None:
     records.write_origin(output / "presets.json", "python -m experiments.presets", ("flax",))
     print(markdown(rows))
     print(f"results in {output}")
+
+
+def _rule_sets() -> dict[str, jaxrel.RuleSet]:
+    """Every preset, and the one with an option that `experiments.idsds` judges."""
+    name, gamma = f"compare_to_baseline, gamma {GAMMA}", rulesets.compare_to_baseline(gamma=GAMMA)
+    return rules_by_name(0.0, 1.0) | {name: gamma}
 
 
 def scores(folder: Path, script: str, column: str) -> dict[tuple[str, str], float]:

@@ -41,7 +41,8 @@ def test_from_the_command_line(results, tmp_path, monkeypatch, capsys):
     assert presets.main(arguments) == 0
     with (output / "presets.csv").open() as file:
         rows = {row["preset"]: row for row in csv.DictReader(file)}
-    assert set(rows) == set(rulesets.presets.__all__) - {"preset"}
+    gamma = "compare_to_baseline, gamma 0.03"
+    assert set(rows) == {gamma, *rulesets.presets.__all__} - {"preset"}
     assert rows["slope"]["idsds, cnn"] == "0.5" and rows["gim"]["idsds, cnn"] == ""
     assert "| `slope` | no (0.25) | 2.00 | 0.50 | +0.50 |" in capsys.readouterr().out
 
