@@ -3,6 +3,7 @@
     python -m experiments.dogs_and_wolves --quick       three minutes
     python -m experiments.dogs_and_wolves               the full table
     python -m experiments.dogs_and_wolves --table loose    masks that are loose, few, or boxes
+    python -m experiments.dogs_and_wolves --table without_compositing
 
 Every training picture has its class's background. Recipes (`experiments.backgrounds.recipes`) are
 judged by what the networks do when the background is exchanged (`experiments.backgrounds.judge`).
@@ -33,11 +34,31 @@ import jax
 from tqdm import tqdm
 
 from experiments import command
-from experiments.backgrounds import animals, construction, pictures, recipes, report, runs
+from experiments.backgrounds import (
+    animals,
+    construction,
+    pictures,
+    recipes,
+    report,
+    runs,
+    tables,
+)
 from experiments.backgrounds.judge import judge, validate
 from experiments.backgrounds.recipes import Recipe
 
 EPOCHS, _QUICK_EPOCHS = 10, 5
+TABLES = {
+    "all": (tables.table, ""),
+    "loose": (
+        tables.loose,
+        "Masks that are loose, few, or boxes: what the networks do on the test",
+    ),
+    "without_compositing": (
+        tables.without_compositing,
+        "Without compositing: what the networks do on the test",
+    ),
+}
+"""Of each table its rows, and the title of its bars."""
 _QUICK = ("plain", "oracle", "composites", recipes.BEST.name, "zplus:outside_share")
 
 
@@ -63,9 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--table",
-        choices=("all", "loose"),
+        choices=TABLES,
         default="all",
-        help="all recipes with perfect masks, or those for masks that are loose, few, or boxes",
+        help="all recipes with perfect masks, or those for masks that are loose, few, or boxes, or "
+        "those that make no composites",
     )
     parser.add_argument(
         "--quick", action="store_true", help="five recipes, one lambda, one seed, five epochs"
@@ -98,7 +120,7 @@ def _run(options: argparse.Namespace) -> None:
     part, parts = _share(options.share)
     chosen = _chosen(options)
     experiment = Experiment(options, epochs)
-    rows, core = [], {recipe.name for recipe in recipes.core()}
+    rows, core = [], {recipe.name for recipe in tables.core()}
     with tqdm(chosen[part::parts], desc="recipes", disable=None) as bar:
         for recipe in bar:
             bar.set_postfix_str(recipe.name)
@@ -119,7 +141,7 @@ def _share(text: str) -> tuple[int, int]:
 
 def _chosen(options: argparse.Namespace) -> list[Recipe]:
     """The recipes that are asked for."""
-    table = recipes.table() if options.table == "all" else recipes.loose()
+    table = TABLES[options.table][0]()
     if options.recipes is None:
         quick = options.quick and options.table == "all"
         return [row for row in table if row.name in _QUICK] if quick else table
@@ -189,7 +211,7 @@ def _write(path: Path, rows: list[dict[str, Any]], settings: dict[str, Any]) -> 
     if path.name == "dogs_and_wolves":
         report.figure(path.with_suffix(".png"), rows)
     else:
-        title = "Masks that are loose, few, or boxes: what the networks do on the test"
+        title = TABLES[path.name.removeprefix("dogs_and_wolves_")][1]
         report.bars(path.with_suffix(".png"), rows, ("recipe",), title=title)
     construction.figure(path.parent / "dogs_and_wolves_construction.png")
     print(text)

@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.backgrounds import recipes
+from experiments.backgrounds import inside, recipes
 from experiments.backgrounds.network import apply, units
 from experiments.backgrounds.pictures import Data, Pictures
 from experiments.backgrounds.recipes import Recipe
@@ -112,7 +112,7 @@ def validate(params: Any, recipe: Recipe, data: Data, seed: int) -> dict[str, fl
     masks = jnp.asarray(recipes.known_masks(recipe, data, seed).validation)
     draw, key = jax.random.split(jax.random.key(0))
     masks = training.erode_at_random(draw, masks, 0, recipe.doubt)
-    if recipe.reference == "near":
+    if recipe.reference == "near" or recipe.penalty in inside.WAYS:
         near = recipes.nearest(np.asarray(masks), labels, 1)[:, 0]
         others = images[near], training.erode(masks[near], recipe.trimmed)
         right = np.asarray(_without_background(params, images, masks, labels, *others)) > 0

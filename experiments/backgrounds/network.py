@@ -79,6 +79,36 @@ def apply(params: Any, x: jax.Array) -> jax.Array:
     return Network().apply({"params": params}, x)  # pyright: ignore[reportReturnType]
 
 
+def before(params: Any, x: jax.Array, layer: int) -> jax.Array:
+    """The features of `Network()` that go into a layer, 0 to 3; 0 is the pictures."""
+    x = 2 * x - 1
+    for number in range(layer):
+        x = _convolved(params, x, number)
+    return x
+
+
+def after(params: Any, features: jax.Array, layer: int) -> jax.Array:
+    """The logits of `Network()` from the features that go into a layer."""
+    x = features
+    for number in range(layer, len(CHANNELS)):
+        x = _convolved(params, x, number)
+    classifier = params["classifier"]
+    return x.reshape(len(x), -1) @ classifier["kernel"] + classifier["bias"]
+
+
+def _convolved(params: Any, x: jax.Array, number: int) -> jax.Array:
+    layer = PatchConv(CHANNELS[number], KERNELS[number])
+    return nn.relu(layer.apply({"params": params[f"conv_{number}"]}, x))  # pyright: ignore
+
+
+def share(masks: jax.Array, layer: int) -> jax.Array:
+    """How much of what each feature sees is animal, (N, h, w, 1), on average over the windows."""
+    for size in KERNELS[:layer]:
+        around = ((size // 2, size // 2),) * 2
+        masks = nn.avg_pool(masks, (size, size), (2, 2), around, count_include_pad=False)  # pyright: ignore
+    return masks
+
+
 def units(params: Any, x: jax.Array) -> jax.Array:
     """The last hidden layer, (N, units)."""
     state: Any = Network().apply({"params": params}, x, mutable="intermediates")[1]

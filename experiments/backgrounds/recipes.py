@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.backgrounds import masks
+from experiments.backgrounds import inside, masks
 from experiments.backgrounds.network import apply
 from experiments.backgrounds.pictures import Data
 from jaxrel import RuleSet, rulesets, training
@@ -70,7 +70,7 @@ class Recipe(NamedTuple):
         name: Column `recipe`; unique.
         information: Column `information`.
         rules: A name in `RULES`, or empty.
-        penalty: A name in `PENALTIES`, or what is penalised instead, or empty.
+        penalty: A name in `PENALTIES`, or in `inside.WAYS`, or `pairing`, or empty.
         reference: What is compared with, or empty.
         weights: The lambdas that are tried.
         counterfactual: Weight of the task loss without the background's relevance.
@@ -123,89 +123,6 @@ NO_COMPOSITING = NEAR._replace(
 GAMED = Recipe("zplus:outside_share:patient", "masks", "zplus", "outside_share", "", (10.0,))
 GAMED = GAMED._replace(patience=3)
 """The essay's failure, given time."""
-
-
-def table() -> list[Recipe]:
-    """All recipes of the full table."""
-    rows = core()
-    for penalty, weights in _COMPARED.items():
-        rows.append(Recipe(f"baseline:{penalty}", "masks", "baseline", penalty, "swap", weights))
-    for penalty, weights in _ZERO.items():
-        for rules in ("gradient", "slope", "epsilon", "zplus"):
-            rows.append(Recipe(f"{rules}:{penalty}", "masks", rules, penalty, "", weights))
-    for kind in ("random", "shifted", "dilated", 0.1, 0.01):
-        rows.append(BEST._replace(name=f"{BEST.name}:{kind} masks", masks=kind, weights=_UNSWEPT))
-    squared = ("masks", "baseline", "outside_sum_squared")
-    for reference in ("another", "swap_mean", "blank", "blur", "noise", "mean"):
-        name = f"baseline:outside_sum_squared:{reference}"
-        rows.append(Recipe(name, *squared, reference, _COMPARED["outside_sum_squared"]))
-    for correlation in (0.9, 0.95, 0.98):
-        for row in (Recipe("plain", "none"), BEST._replace(weights=_UNSWEPT)):
-            name = f"{row.name}:correlation {correlation}"
-            rows.append(row._replace(name=name, correlation=correlation))
-    share = ("masks", "baseline", "outside_share")
-    rows.append(Recipe("baseline:outside_share:another", *share, "another", (3.0, 10.0)))
-    half = BEST._replace(name=f"{BEST.name}:bfloat16", dtype="bfloat16", weights=_UNSWEPT)
-    rows += [half, Recipe("plain:bfloat16", "none", dtype="bfloat16")]
-    near = NO_COMPOSITING._replace(name="compare-near+counterfactual", trimmed=0)
-    rows += [near, near._replace(name=f"{near.name}:trimmed by 2", trimmed=2)]
-    return rows
-
-
-def loose() -> list[Recipe]:
-    """Masks that are loose, few or boxes: with tolerance, proposals, and the data side beside."""
-    rows = [Recipe("plain", "none"), Recipe("oracle", "oracle")]
-    best = BEST._replace(weights=(0.1, 1.0))
-    for way in (best, Recipe("composites", "masks")):
-        rows.append(way)
-        for kind in ("true", "dilated", "shifted"):
-            name = f"{way.name}:{kind} masks + tolerance"
-            rows.append(way._replace(name=name, masks=kind, tolerances=_TOLERANCES, doubt=4))
-        for kind in ("true", "dilated", "shifted", "uneven"):
-            name = f"{way.name}:{kind} masks + registration"
-            rows.append(way._replace(name=name, masks=kind, proposes=True))
-        rows.append(way._replace(name=f"{way.name}:uneven masks", masks="uneven"))
-        for kind in ("boxes", 0.1, 0.01):
-            name = f"{way.name}:{kind} masks"
-            rows.append(way._replace(name=name, masks=kind))
-            rows.append(way._replace(name=f"{name} + proposals", masks=kind, proposes=True))
-    few = [row for row in rows if row.name.startswith("composites:0") and not row.proposes]
-    return [row for row in rows if row not in few]  # composites need a mask of every picture
-
-
-_TOLERANCES = ((0, 0), (0, 3), (1, 3), (2, 4))
-
-
-def core() -> list[Recipe]:
-    """The recipes that the figures of the table are about: they get the most seeds."""
-    return [
-        Recipe("plain", "none"),
-        Recipe("oracle", "oracle"),
-        Recipe("random-background", "masks+backgrounds"),
-        Recipe("pairing", "masks+backgrounds", penalty="pairing", weights=(0.01, 0.1, 1.0)),
-        Recipe("composites", "masks"),
-        Recipe("composite-pairing", "masks", "", "pairing", "swap", (0.01, 0.1, 1.0)),
-        BEST,
-        NEAR,
-        NO_COMPOSITING,
-        GAMED,
-    ]
-
-
-_UNSWEPT = (0.1,)
-_ZERO = {
-    "outside_share": (3.0, 10.0),
-    "outside_absolute": (0.1, 1.0),
-    "energy": (3.0, 10.0),
-    "isnet": (3.0, 10.0),
-    "right_reasons": (0.1, 1.0),
-}
-_COMPARED = {
-    "outside_sum_squared": (0.1, 1.0),
-    "outside_sum_absolute": (0.1, 1.0),
-    "outside_absolute": (0.03, 0.1),
-    "outside_absolute_squared": (0.01, 0.1),
-}
 
 
 def arrays(recipe: Recipe, data: Data, seed: int) -> dict[str, jax.Array]:
@@ -291,6 +208,8 @@ def loss(
         network = _computed_in(recipe.dtype, network)
     if recipe.rules:
         return _relevance(recipe, network, swap)
+    if recipe.penalty in inside.WAYS:
+        return _inside(inside.WAYS[recipe.penalty])
 
     def plain(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):
         x, labels = given["images"][batch], given["labels"][batch]
@@ -324,6 +243,17 @@ def _computed_in(dtype: str, network: Callable[[Any, jax.Array], jax.Array]) -> 
         return network(params, x).astype(jnp.float32)
 
     return apply
+
+
+def _inside(way: inside.Way) -> Loss:
+    """The loss of a recipe that looks inside `Network()`."""
+
+    def penalised(params: Any, key: jax.Array, batch: jax.Array, given: Arrays, weight: jax.Array):
+        x, masks, labels = (given[name][batch] for name in ("images", "masks", "labels"))
+        logits, penalty = way(params, key, x, masks, labels)
+        return _cross_entropy(logits, labels) + weight * penalty.mean()
+
+    return penalised
 
 
 def _relevance(recipe: Recipe, network: Callable, swap: Swap) -> Loss:

@@ -12,7 +12,18 @@ import pytest
 
 import jaxrel
 from experiments import dogs_and_wolves
-from experiments.backgrounds import animals, judge, masks, pictures, recipes, report, runs
+from experiments.backgrounds import (
+    animals,
+    inside,
+    judge,
+    masks,
+    network,
+    pictures,
+    recipes,
+    report,
+    runs,
+    tables,
+)
 from experiments.backgrounds.network import apply
 from experiments.backgrounds.recipes import Recipe
 from jaxrel import training
@@ -98,7 +109,7 @@ def test_correlation():
 
 
 def test_the_table():
-    table = recipes.table()
+    table = tables.table()
     assert len({recipe.name for recipe in table}) == len(table)
     assert {recipe.information for recipe in table} == {
         "none",
@@ -109,7 +120,7 @@ def test_the_table():
 
 
 def test_a_recipe_is_given_no_more_than_its_information(data):
-    given = {recipe.name: set(recipes.arrays(recipe, data, 0)) for recipe in recipes.core()}
+    given = {recipe.name: set(recipes.arrays(recipe, data, 0)) for recipe in tables.core()}
     assert given["plain"] == {"images", "labels"}
     assert given[recipes.BEST.name] == {"images", "labels", "masks"}
     assert "near" in given[recipes.NO_COMPOSITING.name]
@@ -136,6 +147,30 @@ def test_without_compositing_the_border_of_the_other_animal_is_background(trimme
     expected = jax.nn.softplus(-value(x)) + 3.0 * outside**2 + jax.nn.softplus(outside - value(x))
     found = recipes.loss(recipe)(params, jax.random.key(0), batch, given, jnp.asarray(3.0))
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", range(4))
+def test_a_network_in_two_parts(layer, data):
+    params = runs.problem(recipes.BEST, data, 0).params
+    x = data.test.images[0, :4]
+    features = network.before(params, x, layer)
+    np.testing.assert_allclose(
+        network.after(params, features, layer), apply(params, x), rtol=1e-5, atol=1e-6
+    )
+    seen = np.asarray(network.share(data.test.masks[0, :4], layer))
+    assert seen.shape == (*features.shape[:3], 1) and 0 <= seen.min() < seen.max() <= 1
+
+
+@pytest.mark.parametrize("way", inside.WAYS)
+def test_ways_without_compositing(way, data):
+    """Logits are the network's; what no background is left to is not penalised."""
+    params = runs.problem(recipes.BEST, data, 0).params
+    x, labels = data.train.images[:8], jnp.asarray(data.train.labels[:8])
+    whole = jnp.ones((8, 28, 28, 1))
+    for masks_, some in ((data.train.masks[:8], True), (whole, False)):
+        logits, penalty = inside.WAYS[way](params, jax.random.key(0), x, masks_, labels)
+        np.testing.assert_allclose(logits, apply(params, x), rtol=1e-5, atol=1e-6)
+        assert penalty.shape == (8,) and bool((penalty != 0).any()) == some
 
 
 def test_steps_in_bfloat16_compute_in_it(data):
@@ -240,7 +275,7 @@ def test_tolerance_is_swept_with_lambda():
     assert len(rows) == 7
     chosen = [(row["lambda"], row["tolerance"]) for row in rows if row["chosen"]]
     assert chosen == [(1.0, (1, 3)), (1.0, (1, 3))]
-    assert len({recipe.name for recipe in recipes.loose()}) == len(recipes.loose())
+    assert len({recipe.name for recipe in tables.loose()}) == len(tables.loose())
 
 
 def test_lambda_is_the_largest_of_those_that_are_about_best():
