@@ -136,6 +136,8 @@ def test_its_presets_have_the_rules_it_says():
             chosen = used(getattr(rulesets, name)(**given))
             assert chosen <= rule_names(" ".join(full)) | slope, name
             made |= chosen
+            if "gamma" in parameters:  # what it has with one
+                made |= used(getattr(rulesets, name)(**given, gamma=0.1))
         made |= {"WSquare"} if "deep_taylor" in names else set()  # without bounds
         assert rule_names(" ".join(cells)) <= made | slope, names
     assert seen == set(rulesets.presets.__all__) - {"preset"}
