@@ -142,10 +142,12 @@ def test_without_compositing_the_border_of_the_other_animal_is_background(trimme
     def value(x):
         return training.margin(apply(params, x), labels)
 
-    relevance = jaxrel.relevance(value, "compare_to_baseline", baseline=given["images"][other])(x)
+    explain = jaxrel.relevance(value, "compare_to_baseline", baseline=given["images"][other])
+    relevance = jax.jit(explain)(x)
     outside = (relevance * (1 - jnp.maximum(mask, covered))).sum((1, 2, 3))
     expected = jax.nn.softplus(-value(x)) + 3.0 * outside**2 + jax.nn.softplus(outside - value(x))
-    found = recipes.loss(recipe)(params, jax.random.key(0), batch, given, jnp.asarray(3.0))
+    operands = params, jax.random.key(0), batch, given, jnp.asarray(3.0)
+    found = jax.jit(recipes.loss(recipe))(*operands)
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
 
 
@@ -181,7 +183,7 @@ def test_steps_in_bfloat16_compute_in_it(data):
     assert "bf16" in graph and "bf16" not in str(
         jax.make_jaxpr(jax.grad(recipes.loss(recipes.BEST)))(*operands)
     )
-    found, expected = (recipes.loss(r)(*operands) for r in (recipe, recipes.BEST))
+    found, expected = (jax.jit(recipes.loss(r))(*operands) for r in (recipe, recipes.BEST))
     np.testing.assert_allclose(found, expected, rtol=0.03)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(problem.params))
 
