@@ -1,6 +1,6 @@
 """Whether explanations are right, and what they cost, on the machine at hand.
 
-    python -m experiments.device_check                  # on an accelerator: six minutes or more
+    python -m experiments.device_check                  # on an accelerator: minutes of compilation
     python -m experiments.device_check --networks ViT-S/16 --dtypes float32
     python -m experiments.device_check --quick          # tiny networks: a minute on a CPU
     python -m experiments.device_check --cross-lower    # for GPU and TPU, where there is neither

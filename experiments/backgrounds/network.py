@@ -52,19 +52,26 @@ class Network(nn.Module):
         classes: Number of logits.
         channels: Of the convolutions.
         kernels: Their height and width.
+        start: The first convolution; from 1 on its features go in instead of pictures.
+        stop: The layer whose features are returned; None: to the logits.
     """
 
     classes: int = 2
     channels: Sequence[int] = CHANNELS
     kernels: Sequence[int] = KERNELS
+    start: int = 0
+    stop: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map (N, H, W, C) pictures with values in [0, 1] to (N, classes) logits."""
-        x = 2 * x - 1
-        for number, (features, kernel) in enumerate(zip(self.channels, self.kernels, strict=True)):
+        x = x if self.start else 2 * x - 1
+        layers = list(enumerate(zip(self.channels, self.kernels, strict=True)))
+        for number, (features, kernel) in layers[self.start : self.stop]:
             x = nn.relu(PatchConv(features, kernel, name=f"conv_{number}")(x))
             self.sow("intermediates", "units", x)
+        if self.stop is not None:
+            return x
         return nn.Dense(self.classes, name="classifier")(x.reshape(len(x), -1))
 
 
@@ -80,25 +87,13 @@ def apply(params: Any, x: jax.Array) -> jax.Array:
 
 
 def before(params: Any, x: jax.Array, layer: int) -> jax.Array:
-    """The features of `Network()` that go into a layer, 0 to 3; 0 is the pictures."""
-    x = 2 * x - 1
-    for number in range(layer):
-        x = _convolved(params, x, number)
-    return x
+    """The features of `Network()` that go into a layer, 1 to 3."""
+    return Network(stop=layer).apply({"params": params}, x)  # pyright: ignore[reportReturnType]
 
 
 def after(params: Any, features: jax.Array, layer: int) -> jax.Array:
     """The logits of `Network()` from the features that go into a layer."""
-    x = features
-    for number in range(layer, len(CHANNELS)):
-        x = _convolved(params, x, number)
-    classifier = params["classifier"]
-    return x.reshape(len(x), -1) @ classifier["kernel"] + classifier["bias"]
-
-
-def _convolved(params: Any, x: jax.Array, number: int) -> jax.Array:
-    layer = PatchConv(CHANNELS[number], KERNELS[number])
-    return nn.relu(layer.apply({"params": params[f"conv_{number}"]}, x))  # pyright: ignore
+    return Network(start=layer).apply({"params": params}, features)  # pyright: ignore
 
 
 def share(masks: jax.Array, layer: int) -> jax.Array:

@@ -120,8 +120,9 @@ NO_COMPOSITING = NEAR._replace(
 )
 """The recommended recipe without compositing; pilots settled the trimming."""
 
-GAMED = Recipe("zplus:outside_share:patient", "masks", "zplus", "outside_share", "", (10.0,))
-GAMED = GAMED._replace(patience=3)
+GAMED = Recipe(
+    "zplus:outside_share:patient", "masks", "zplus", "outside_share", "", (10.0,), patience=3
+)
 """The essay's failure, given time."""
 
 
@@ -166,7 +167,7 @@ def known_masks(recipe: Recipe, data: Data, seed: int) -> masks.Masks:
 
 
 _MADE: dict[tuple, tuple[Data, masks.Masks]] = {}
-"""The last few: to propose masks takes long. Data so that its id lasts."""
+"""The last few: to propose masks takes as long as to train a network. Data so that its id lasts."""
 
 
 def nearest(masks: np.ndarray, labels: np.ndarray, count: int = _NEAREST) -> np.ndarray:

@@ -51,8 +51,8 @@ _STAGES = (
 class ShiftedConv(nn.Module):
     """The depthwise convolution, as a sum of shifted and scaled pictures.
 
-    The same function of the same parameters; XLA on a CPU takes a third of the time for it and its
-    gradients.
+    The same function of the same parameters; XLA on a CPU is slow with grouped convolutions and
+    their gradients.
 
     Attributes:
         features: Number of channels, of input and output.

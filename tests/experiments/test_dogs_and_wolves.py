@@ -151,7 +151,7 @@ def test_without_compositing_the_border_of_the_other_animal_is_background(trimme
     np.testing.assert_allclose(found, expected.mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("layer", range(4))
+@pytest.mark.parametrize("layer", [1, 2, 3])
 def test_a_network_in_two_parts(layer, data):
     params = runs.problem(recipes.BEST, data, 0).params
     x = data.test.images[0, :4]
